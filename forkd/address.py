@@ -1,0 +1,92 @@
+"""Socket addresses and networks as values: parse, compare, print.  No sockets here.
+
+Three kinds, told apart by the host text: a path is a unix socket, text with a colon is IPv6,
+anything else is IPv4 or a name that somebody still has to resolve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where to listen or connect.  ``host`` is a path, an address without brackets, or a name."""
+
+    host: str
+    port: int = 0
+
+    @property
+    def is_unix(self) -> bool:
+        return self.host.startswith("/")
+
+    @property
+    def is_inet6(self) -> bool:
+        return ":" in self.host and not self.is_unix
+
+    @property
+    def text(self) -> str:
+        """``/path``, ``host:port`` or ``[v6]:port``."""
+        if self.is_unix:
+            return self.host
+        return f"[{self.host}]:{self.port}" if self.is_inet6 else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def numbered(address: Address, number: int) -> Address:
+    """The address of proc *number* of a spawned backend: ``/path-N``, or port + N (gateway.md 6)."""
+    if address.is_unix:
+        return Address(f"{address.host}-{number}")
+    return Address(address.host, address.port + number)
+
+
+class Network:
+    """An address or network that other addresses are compared with.
+
+    An IPv4 network matches IPv4-mapped IPv6 addresses, and the other way round (config.md 8.4).
+    """
+
+    __slots__ = ("_network",)
+
+    def __init__(self, text: str) -> None:
+        """Parse ``addr``, ``addr/bits`` or either with the IPv6 address in brackets.
+
+        Raises ValueError when it is neither.  Host bits are ignored; ``/0`` matches everything.
+        """
+        host, slash, bits = text.partition("/")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        if slash and not (bits.isascii() and bits.isdigit()):
+            raise ValueError(f"bad prefix length in {text!r}")
+        self._network = _unmap_network(ip_network(f"{host}/{bits}" if slash else host, strict=False))
+
+    def __contains__(self, address: object) -> bool:
+        try:
+            value = ip_address(str(address))
+        except ValueError:
+            return False
+        network = self._network
+        if network.prefixlen == 0:
+            return True
+        value = _unmap(value)
+        return value.version == network.version and value in network
+
+    def __repr__(self) -> str:
+        return f"Network({str(self._network)!r})"
+
+
+def _unmap(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    if isinstance(value, IPv6Address) and value.ipv4_mapped is not None:
+        return value.ipv4_mapped
+    return value
+
+
+def _unmap_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        base = network.network_address.ipv4_mapped
+        if base is not None:
+            return IPv4Network((base, network.prefixlen - 96))
+    return network

@@ -1,0 +1,1 @@
+"""lighttpd.conf text to frozen dataclasses. Pure: reads files, touches nothing."""

@@ -1,0 +1,336 @@
+"""The configuration as frozen values: what every other layer is given.
+
+Times are seconds, sizes are bytes.  Text that is compared with or put into HTTP is Latin-1 ``str``
+as in ``message``; fields that name files for the *process* (logs, pid file, sockets, programs) are
+plain OS strings, said where they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from ..address import Address
+from ..uri import ParseOptions
+
+if TYPE_CHECKING:
+    from ..message import Request
+    from .conditions import ConditionSet
+    from .substitution import RuleSet
+
+Balance = Literal["least-connection", "round-robin", "hash", "sticky"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding about the configuration, at a place in its text."""
+
+    severity: Literal["error", "warning", "note"]
+    file: str
+    line: int
+    column: int
+    text: str
+    source: str = ""
+    """The source line, for the caret below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSpec:
+    """One socket to bind.  Equal specs are the same listener across a reload."""
+
+    address: Address
+    """Resolved; the wildcard is 0.0.0.0 or ::."""
+    backlog: int = 4096
+    v6only: bool = True
+    socket_mode: int | None = None
+    """Mode of a unix socket; None leaves it to the umask."""
+    defer_accept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """One host of ``<gateway>.server`` (gateway.md 2).  Equal specs are the same backend."""
+
+    gateway: str
+    """Name of the module without ``mod_``."""
+    key: str
+    """The ext it was first defined under; for messages only, like ``label``."""
+    label: str
+    address: Address
+    """The socket path or host as configured; procs of a ``bin_path`` add their number to it."""
+    bin_path: tuple[str, ...] = ()
+    """argv (OS strings); empty for a remote backend."""
+    min_procs: int = 1
+    max_procs: int = 1
+    max_load_per_proc: int = 1
+    idle_timeout: float = 60
+    listen_backlog: int = 4096
+    kill_signal: int = 15
+    disable_time: float = 1
+    connect_timeout: float = 8
+    """0: none, like the two below."""
+    read_timeout: float = 0
+    write_timeout: float = 0
+    bin_environment: tuple[tuple[str, str], ...] = ()
+    bin_copy_environment: tuple[str, ...] = ()
+    check_local: bool = True
+    mode: Literal["responder", "authorizer"] = "responder"
+    docroot: str = ""
+    broken_scriptfilename: bool = False
+    strip_request_uri: str = ""
+    fix_root_scriptname: bool = False
+    x_sendfile: bool = False
+    x_sendfile_docroot: tuple[str, ...] = ()
+    tcp_fin_propagate: bool = False
+    upgrade: bool = False
+
+    @property
+    def is_spawned(self) -> bool:
+        return bool(self.bin_path)
+
+    def __str__(self) -> str:
+        return self.label or self.address.text
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    """A process that may exist: number *number* of its backend.  Whether it does is the board's."""
+
+    backend: BackendSpec
+    number: int
+    address: Address
+    column: int
+    """Its pair of cells on the scoreboard."""
+
+    def __str__(self) -> str:
+        return self.address.text
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One ext of ``<gateway>.server``: a URL prefix, a suffix, or "" for everything."""
+
+    gateway: str
+    key: str
+    backends: tuple[BackendSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayServer:
+    """``<gateway>.server`` with what belongs to it, as it stands in one RequestConfig."""
+
+    name: str
+    routes: tuple[Route, ...]
+    """In the order of the configuration; the first match wins (gateway.md 3)."""
+    balance: Balance = "least-connection"
+    map_extensions: tuple[tuple[str, str], ...] = ()
+    debug: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per request: what a client may send, and how long anybody may be silent (core.md 1, 3)."""
+
+    max_request_size: int = 0
+    """Bytes of body; 0: no limit."""
+    max_keep_alive_requests: int = 1000
+    max_keep_alive_idle: float = 5
+    max_read_idle: float = 60
+    max_write_idle: float = 360
+    protocol_http11: bool = True
+    stream_request_body: int = 0
+    stream_response_body: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSettings:
+    """core.md 12."""
+
+    errorfile_prefix: str = ""
+    error_handler: str = ""
+    error_handler_404: str = ""
+    error_intercept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MimeTypes:
+    """Suffix to type, in the order of the configuration (core.md 10.5)."""
+
+    types: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticSettings:
+    """core.md 10."""
+
+    mime_types: MimeTypes | None = None
+    """None: the built-in table."""
+    use_xattr: bool = False
+    xattr_name: str = "user.Content-Type"
+    index_files: tuple[str, ...] = ()
+    exclude_extensions: tuple[str, ...] = ()
+    etags: bool = True
+    etag_use_inode: bool = True
+    etag_use_mtime: bool = True
+    etag_use_size: bool = True
+    disable_pathinfo: bool = True
+    range_requests: bool = True
+    follow_symlink: bool = True
+    force_lowercase_filenames: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """What the pure hooks read (core.md 13, 14)."""
+
+    access_deny: tuple[str, ...] = ()
+    access_allow: tuple[str, ...] | None = None
+    alias: tuple[tuple[str, str], ...] = ()
+    redirect: RuleSet | None = None
+    redirect_code: int = 0
+    """0: 301 for GET and HEAD, 308 for other methods over HTTP/1.1 or later."""
+    rewrite_once: RuleSet | None = None
+    rewrite_repeat: RuleSet | None = None
+    rewrite_if_not_file: RuleSet | None = None
+    rewrite_repeat_if_not_file: RuleSet | None = None
+    add_request_header: tuple[tuple[str, str], ...] = ()
+    set_request_header: tuple[tuple[str, str], ...] = ()
+    add_response_header: tuple[tuple[str, str], ...] = ()
+    set_response_header: tuple[tuple[str, str], ...] = ()
+    add_environment: tuple[tuple[str, str], ...] = ()
+    set_environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WsTunnelSettings:
+    """``wstunnel.*`` beside ``wstunnel.server`` (wstunnel.md 1, 10.3)."""
+
+    binary: bool = False
+    """``frame-type``: whether frames sent are binary."""
+    origins: tuple[str, ...] = ()
+    ping_interval: float = 0
+    pong_timeout: float = 0
+    """0: twice the ping interval."""
+    handshake_timeout: float = 10
+    close_timeout: float = 2
+    max_message_size: int = 0
+    """0: no limit."""
+    max_frame_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogSettings:
+    """Where and how a request is logged (core.md 18.1). ``filename`` "" with no syslog: not at all."""
+
+    filename: str = ""
+    """OS string; ``|command`` pipes."""
+    format: str = '%h %V %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"'
+    escaping: Literal["default", "json"] = "default"
+    use_syslog: bool = False
+    syslog_level: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class DebugSettings:
+    """``debug.log-*``: trace lines in the error log."""
+
+    request_header: bool = False
+    request_header_on_error: bool = False
+    response_header: bool = False
+    request_handling: bool = False
+    condition_handling: bool = False
+    file_not_found: bool = False
+    timeouts: bool = False
+    state_handling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestConfig:
+    """Everything that holds for one request: the global values with those of the true blocks."""
+
+    document_root: str = ""
+    server_name: str = ""
+    server_tag: str = ""
+    """Value of the Server field; "" for none."""
+    errorlog: str = ""
+    breakagelog: str = ""
+    limits: Limits = Limits()
+    errors: ErrorSettings = ErrorSettings()
+    static: StaticSettings = StaticSettings()
+    hooks: HookSettings = HookSettings()
+    wstunnel: WsTunnelSettings = WsTunnelSettings()
+    access_log: AccessLogSettings = AccessLogSettings()
+    debug: DebugSettings = DebugSettings()
+    servers: tuple[GatewayServer, ...] = ()
+    """In the order of ``server.modules``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """``server.feature-flags`` that mean something here (core.md 1.1)."""
+
+    h2proto: bool = True
+    h2c: bool = False
+    graceful_shutdown_timeout: float = 8
+    absolute_dir_redirect: bool = False
+    http_pathinfo: bool = True
+    http10_range: bool = False
+    upgrade_with_request_body: bool = False
+    trailer_whitelist: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Global-scope settings: what belongs to the server, not to a request.  Files: OS strings."""
+
+    modules: tuple[str, ...] = ()
+    """As listed, duplicates dropped, without the ``mod_`` prefix: the order of hooks."""
+    port: int = 80
+    username: str = ""
+    groupname: str = ""
+    chroot: str = ""
+    pid_file: str = ""
+    errorlog: str = ""
+    errorlog_use_syslog: bool = False
+    syslog_facility: str = "daemon"
+    breakagelog: str = ""
+    max_worker: int = 0
+    """0: one for each CPU the process may run on."""
+    max_fds: int = 0
+    """0: the hard limit."""
+    max_connections: int = 0
+    """0: (max_fds - 64) / 2; per worker."""
+    max_request_field_size: int = 8192
+    upload_dirs: tuple[str, ...] = ("/var/tmp",)
+    upload_temp_file_size: int = 1 << 20
+    core_files: bool = False
+    systemd_socket_activation: bool = False
+    parse_options: ParseOptions = ParseOptions()
+    features: Features = Features()
+    worker_timeout: float = 60
+
+
+@dataclass(frozen=True)
+class Config:
+    """One load of the configuration. Pickles, so that a reload may load it in another process."""
+
+    file: str
+    """Real path of the main file (OS string), or "-"."""
+    server: ServerSettings
+    listeners: tuple[ListenerSpec, ...]
+    backends: tuple[BackendSpec, ...]
+    """Of every block, whether or not its condition will ever match; no two are equal."""
+    base: RequestConfig
+    """The global scope alone: what holds before a request is known."""
+    conditions: ConditionSet
+    diagnostics: tuple[Diagnostic, ...] = ()
+    """Warnings and notes; errors raise ConfigError."""
+    _variants: dict[int, RequestConfig] = field(default_factory=dict, repr=False, compare=False)
+    _build: Callable[[int], RequestConfig] | None = field(default=None, repr=False, compare=False)
+
+    def select(self, request: Request) -> RequestConfig:
+        """What holds for *request*.  Cheap: conditions give a bit mask, the mask a memoised value."""
+        raise NotImplementedError
+
+

@@ -1,0 +1,1 @@
+"""The backend's side of a request: one file for each lighttpd module."""

@@ -1,0 +1,1 @@
+"""The process that binds, spawns and reaps. Never touches a client's bytes."""

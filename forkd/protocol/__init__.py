@@ -1,0 +1,1 @@
+"""Codecs: bytes to events and back. No I/O, no clock."""

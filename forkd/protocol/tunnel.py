@@ -1,0 +1,82 @@
+"""What a tunnel does to bytes on their way: the interface, and the codec that does nothing.
+
+A codec is fed what one end sent and answers with what each end is to be given.  It never blocks,
+keeps only an unfinished piece, and sets ``end`` when the tunnel is to finish.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+class End(NamedTuple):
+    """Why a codec wants the tunnel over."""
+
+    reason: str
+    """For the log: ``client_close:1000``, ``backend_eof``, ``protocol_error:…``, ``idle``."""
+    code: int = 0
+    """WebSocket close code sent, 0 where there is none."""
+    await_peer: bool = False
+    """Whether the client still owes its Close frame (RFC 6455 section 7.1.1)."""
+    finish_backend: bool = False
+    """Whether what the backend still sends is let run out (and thrown away) before the end."""
+
+
+class TunnelCodec(Protocol):
+    """Re-frames the bytes of one tunnel.  A memoryview that is fed is valid during the call only;
+    one that is returned may be a view of it, so it is to be written or copied at once."""
+
+    end: End | None
+    """Set once, by whichever call found the reason."""
+    messages: tuple[int, int]
+    """Whole messages (from client, from backend); (0, 0) where there are none."""
+    pongs: int
+    """Pong frames seen."""
+
+    def from_client(self, data: Buffer) -> tuple[Buffer, Buffer]:
+        """(to_client, to_backend) for bytes that the client sent."""
+
+    def from_backend(self, data: Buffer) -> tuple[Buffer, Buffer]:
+        """(to_client, to_backend) for bytes that the backend sent."""
+
+    def client_eof(self) -> tuple[Buffer, Buffer]:
+        """The client will send nothing more."""
+
+    def backend_eof(self) -> tuple[Buffer, Buffer]:
+        """The backend will send nothing more."""
+
+    def ping(self) -> bytes:
+        """A keep-alive for the client; b"" where the protocol has none."""
+
+    def close(self, code: int, reason: str) -> bytes:
+        """What tells the client that the tunnel ends with *code*; sets ``end``."""
+
+
+class BlindCodec:
+    """Passes everything on untouched: the program behind speaks for itself."""
+
+    def __init__(self) -> None:
+        self.end: End | None = None
+        self.messages = (0, 0)
+        self.pongs = 0
+
+    def from_client(self, data: Buffer) -> tuple[Buffer, Buffer]:
+        return b"", data
+
+    def from_backend(self, data: Buffer) -> tuple[Buffer, Buffer]:
+        return data, b""
+
+    def client_eof(self) -> tuple[Buffer, Buffer]:
+        return b"", b""
+
+    def backend_eof(self) -> tuple[Buffer, Buffer]:
+        return b"", b""
+
+    def ping(self) -> bytes:
+        return b""
+
+    def close(self, code: int, reason: str) -> bytes:
+        self.end = End(reason, code)
+        return b""

@@ -1,0 +1,1 @@
+"""Thin, named wrappers of system calls. No HTTP, no gevent."""
