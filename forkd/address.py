@@ -7,7 +7,8 @@ anything else is IPv4 or a name that somebody still has to resolve.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,8 +37,26 @@ class Address:
         return self.text
 
 
+def split_port(authority: str) -> tuple[str, str]:
+    """(host, port) of ``host:port``, ``[v6]:port`` or a host alone; no port is ""."""
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        return authority, ""
+    return host, port
+
+
+def canonical(text: str) -> str:
+    """The IP address *text*, perhaps in brackets, as the system writes it.  Raises ValueError."""
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    value = ip_address(text)
+    if isinstance(value, IPv6Address) and value.ipv4_mapped is not None:
+        return f"::ffff:{value.ipv4_mapped}"
+    return str(value)
+
+
 def numbered(address: Address, number: int) -> Address:
-    """The address of proc *number* of a spawned backend: ``/path-N``, or port + N (gateway.md 6)."""
+    """The address of proc *number* of a spawned backend: ``/path-N``, or port + N."""
     if address.is_unix:
         return Address(f"{address.host}-{number}")
     return Address(address.host, address.port + number)
@@ -49,7 +68,7 @@ class Network:
     An IPv4 network matches IPv4-mapped IPv6 addresses, and the other way round (config.md 8.4).
     """
 
-    __slots__ = ("_network",)
+    __slots__ = ("_base", "_is_everything", "_mask", "_network", "_version")
 
     def __init__(self, text: str) -> None:
         """Parse ``addr``, ``addr/bits`` or either with the IPv6 address in brackets.
@@ -61,27 +80,40 @@ class Network:
             host = host[1:-1]
         if slash and not (bits.isascii() and bits.isdigit()):
             raise ValueError(f"bad prefix length in {text!r}")
-        self._network = _unmap_network(ip_network(f"{host}/{bits}" if slash else host, strict=False))
+        self._network = _unmap_network(
+            ip_network(f"{host}/{bits}" if slash else host, strict=False)
+        )
+        self._version = self._network.version
+        self._base = int(self._network.network_address)
+        self._mask = int(self._network.netmask)
+        self._is_everything = bits.strip("0") == "" and bool(slash)
 
     def __contains__(self, address: object) -> bool:
-        try:
-            value = ip_address(str(address))
-        except ValueError:
-            return False
-        network = self._network
-        if network.prefixlen == 0:
-            return True
-        value = _unmap(value)
-        return value.version == network.version and value in network
+        readings = _readings(str(address))
+        if self._is_everything:
+            return bool(readings)
+        for version, value in readings:
+            if version == self._version and value & self._mask == self._base:
+                return True
+        return False
 
     def __repr__(self) -> str:
         return f"Network({str(self._network)!r})"
 
 
-def _unmap(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+@lru_cache(maxsize=1024)
+def _readings(text: str) -> tuple[tuple[int, int], ...]:
+    """(version, value) of each address that *text* may be compared as; () when it is none.
+
+    An IPv4-mapped IPv6 address is both.
+    """
+    try:
+        value = ip_address(text)
+    except ValueError:
+        return ()
     if isinstance(value, IPv6Address) and value.ipv4_mapped is not None:
-        return value.ipv4_mapped
-    return value
+        return (6, int(value)), (4, int(value.ipv4_mapped))
+    return ((value.version, int(value)),)
 
 
 def _unmap_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:

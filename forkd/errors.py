@@ -44,6 +44,10 @@ class LengthRequired(ForkdError):
     status, close_code = 411, 1002
 
 
+class PreconditionFailed(ForkdError):
+    status, close_code = 412, 1002
+
+
 class PayloadTooLarge(ForkdError):
     status, close_code = 413, 1009
 
@@ -71,6 +75,13 @@ class UpgradeRequired(ForkdError):
 
 class HeadTooLarge(ForkdError):
     status, close_code = 431, 1009
+
+
+class PatternTooSlow(ForkdError):
+    """A regular expression of the configuration backtracks on what the client sent.
+
+    Neither answer would be safe (a rule may allow or deny), so the request fails.
+    """
 
 
 class NotImplementedHere(ForkdError):

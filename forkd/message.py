@@ -27,6 +27,11 @@ def from_os(name: str | bytes) -> str:
     return os.fsencode(name).decode("latin-1")
 
 
+def ascii_lower(text: str) -> str:
+    """*text* in lower case as bytes have it: letters beyond ASCII are no letters."""
+    return text.encode("latin-1").lower().decode("latin-1")
+
+
 def has_token(value: str, token: str) -> bool:
     """Whether the comma-separated *value* contains *token*, case ignored.
 
@@ -47,6 +52,13 @@ class Fields:
     def __init__(self, pairs: Iterable[Pair] = ()) -> None:
         self._pairs: tuple[Pair, ...] = tuple(pairs)
         self._map: dict[str, str] | None = None
+
+    @classmethod
+    def indexed(cls, index: dict[str, Pair]) -> Fields:
+        """From name in lower case to field, where no name is repeated."""
+        fields = cls(index.values())
+        fields._map = {key: pair[1] for key, pair in index.items()}
+        return fields
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self._pairs)
@@ -75,7 +87,7 @@ class Fields:
         return Fields(self._pairs + pairs)
 
     def replacing(self, name: str, value: str) -> Fields:
-        """*name* once, with *value*, where it stood first or else last; an empty value removes it."""
+        """*name* once, with *value*, where it stood first or else last; empty: *name* removed."""
         lower = name.lower()
         out: list[Pair] = []
         placed = not value
@@ -119,7 +131,7 @@ class ConnInfo:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, checked and normalised; hooks make changed copies with ``dataclasses.replace``."""
+    """One request, checked and normalised; hooks make copies with ``dataclasses.replace``."""
 
     method: str
     target: str
@@ -153,6 +165,8 @@ class Request:
     """Seconds since the epoch when the head had arrived."""
     physical: tuple[str, str] | None = field(default=None)
     """(base folder, file path) when a hook has mapped the request to the file system."""
+    rewrites: int = 0
+    """How often url.rewrite-* has changed the URL; -1 when it may not be changed again."""
 
     @property
     def full_target(self) -> str:
@@ -174,7 +188,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Status and fields of a response.  Framing fields are added by the HTTP version that sends it."""
+    """Status and fields of a response; the HTTP version that sends it adds the framing fields."""
 
     status: int
     fields: Fields = Fields()

@@ -326,6 +326,9 @@ class Config:
     conditions: ConditionSet
     diagnostics: tuple[Diagnostic, ...] = ()
     """Warnings and notes; errors raise ConfigError."""
+    log_files: tuple[str, ...] = ()
+    """What any block, whether or not its condition will ever match, names as ``server.errorlog``,
+    ``server.breakagelog`` or ``accesslog.filename``: OS strings, ``|command`` too, each once."""
     _variants: dict[int, RequestConfig] = field(default_factory=dict, repr=False, compare=False)
     _build: Callable[[int], RequestConfig] | None = field(default=None, repr=False, compare=False)
 

@@ -1,1 +1,11 @@
-"""The backend's side of a request: one file for each lighttpd module."""
+"""The backend's side of a request: one file for each lighttpd module, one row for each file."""
+
+from collections.abc import Mapping
+
+from . import wstunnel
+from .base import Gateway
+
+GATEWAYS: Mapping[str, Gateway] = {
+    # module without "mod_"   serves an exchange
+    "wstunnel": wstunnel.serve,
+}

@@ -20,8 +20,6 @@ class End(NamedTuple):
     """WebSocket close code sent, 0 where there is none."""
     await_peer: bool = False
     """Whether the client still owes its Close frame (RFC 6455 section 7.1.1)."""
-    finish_backend: bool = False
-    """Whether what the backend still sends is let run out (and thrown away) before the end."""
 
 
 class TunnelCodec(Protocol):
@@ -30,6 +28,8 @@ class TunnelCodec(Protocol):
 
     end: End | None
     """Set once, by whichever call found the reason."""
+    peer_closed: bool
+    """Whether the client has said its last word (a Close frame): nothing more need be awaited."""
     messages: tuple[int, int]
     """Whole messages (from client, from backend); (0, 0) where there are none."""
     pongs: int
@@ -59,6 +59,7 @@ class BlindCodec:
 
     def __init__(self) -> None:
         self.end: End | None = None
+        self.peer_closed = False
         self.messages = (0, 0)
         self.pongs = 0
 

@@ -1,0 +1,275 @@
+"""``<gateway>.server``: exts and their hosts to Routes and BackendSpecs (gateway.md 1, 2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..address import Address, canonical, numbered
+from ..message import os_path
+from ..uri import simplify_path
+from .converters import (
+    BadValue,
+    Context,
+    Converter,
+    file_name,
+    flag,
+    number,
+    place_of,
+    port,
+    preferably,
+    short,
+    text,
+    text_list,
+    text_pairs,
+    within,
+)
+from .diagnostics import quoted, suggestion
+from .model import BackendSpec, Route
+from .tree import ConfigList, Place, Value
+
+MAX_SOCKET_PATH = 105  # bytes, as in lighttpd: sun_path less the -N of a proc
+MAX_LABEL = 128  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How one gateway reads the options that all of them take."""
+
+    takes_check_local: bool
+    """Whether a file must exist below the document root before the backend is asked."""
+    takes_authorizer: bool
+
+
+TRAITS = {
+    "wstunnel": Traits(takes_check_local=False, takes_authorizer=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A host option and the field of BackendSpec that it sets."""
+
+    convert: Converter
+    field: str
+
+
+def _program(value: Value, context: Context) -> tuple[str, ...]:
+    """argv: split at every single blank, without quoting (gateway.md 6)."""
+    command = file_name(value, context)
+    return tuple(re.split("[ \t]", command)) if command else ()
+
+
+def _folders(value: Value, context: Context) -> tuple[str, ...]:
+    folders = text_list(value, context)
+    for folder in folders:
+        if not folder.startswith("/"):
+            raise BadValue(f'"{folder}" does not begin with /')
+    return tuple(simplify_path(f"{folder}/") for folder in folders)
+
+
+def _prefix(value: Value, context: Context) -> str:
+    return text(value, context).removesuffix("/")
+
+
+_mode = preferably("responder", "authorizer")
+
+_OPTIONS = {
+    "host": Option(text, "host"),
+    "port": Option(port, "port"),
+    "socket": Option(file_name, "socket"),
+    "listen-backlog": Option(number, "listen_backlog"),
+    "bin-path": Option(_program, "bin_path"),
+    "kill-signal": Option(within(1, 64), "kill_signal"),
+    "check-local": Option(flag, "check_local"),
+    "mode": Option(_mode, "mode"),
+    "docroot": Option(text, "docroot"),
+    "min-procs": Option(short, "min_procs"),
+    "max-procs": Option(within(1, 65535), "max_procs"),
+    "max-load-per-proc": Option(short, "max_load_per_proc"),
+    "idle-timeout": Option(short, "idle_timeout"),
+    "disable-time": Option(short, "disable_time"),
+    "bin-environment": Option(text_pairs, "bin_environment"),
+    "bin-copy-environment": Option(text_list, "bin_copy_environment"),
+    "broken-scriptfilename": Option(flag, "broken_scriptfilename"),
+    "strip-request-uri": Option(_prefix, "strip_request_uri"),
+    "fix-root-scriptname": Option(flag, "fix_root_scriptname"),
+    "x-sendfile": Option(flag, "x_sendfile"),
+    "allow-x-send-file": Option(flag, "x_sendfile"),
+    "x-sendfile-docroot": Option(_folders, "x_sendfile_docroot"),
+    "tcp-fin-propagate": Option(flag, "tcp_fin_propagate"),
+    "connect-timeout": Option(number, "connect_timeout"),
+    "read-timeout": Option(number, "read_timeout"),
+    "write-timeout": Option(number, "write_timeout"),
+    "upgrade": Option(flag, "upgrade"),
+}
+_NOT_SUPPORTED = (
+    "user", "group", "umask", "socket-mode", "cwd", "rlimits",
+    "keep-alive", "multiplex", "framing", "line-newline", "metadata",
+)  # fmt: skip
+"""Options whose silent absence would be dangerous or surprising."""
+
+
+def routes_of(gateway: str) -> Converter:
+    """The converter of ``<gateway>.server``."""
+
+    def convert(value: Value, context: Context) -> tuple[Route, ...]:
+        if not isinstance(value, ConfigList) or not value.is_hash:
+            raise BadValue(_shape(gateway))
+        hosts = _Hosts(gateway, context)
+        return tuple(
+            Route(gateway, key or "", tuple(hosts.read(key or "", hosts_value, place)))
+            for (key, hosts_value), place in _with_places(value, context.setting.place)
+        )
+
+    return convert
+
+
+def is_off(value: Value) -> bool:
+    """Whether *value* only switches its directive or option off."""
+    if isinstance(value, ConfigList):
+        return len(value) == 0
+    return value in (0, "", "0") or str(value).lower() in ("disable", "disabled", "false")
+
+
+def _shape(gateway: str) -> str:
+    return (
+        f'expected exts with lists of hosts, as in {gateway}.server = '
+        '( "/ext" => ( ( "host" => "127.0.0.1", "port" => 9000 ) ) )'
+    )
+
+
+def _with_places(
+    value: ConfigList, default: Place
+) -> Iterator[tuple[tuple[str | None, Value], Place]]:
+    for index, element in enumerate(value):
+        yield element, place_of(value, index) or default
+
+
+class _Hosts:
+    """Reads the hosts of one directive; what is wrong goes to the context, host by host."""
+
+    def __init__(self, gateway: str, context: Context) -> None:
+        self._gateway = gateway
+        self._traits = TRAITS[gateway]
+        self._context = context
+
+    def read(self, key: str, value: Value, place: Place) -> Iterator[BackendSpec]:
+        """The usable hosts of ext *key*."""
+        if not isinstance(value, ConfigList):
+            self._context.error(_shape(self._gateway), place)
+            return
+        for (label, options), host_place in _with_places(value, place):
+            try:
+                backend = self._backend(key, label or "", options, host_place)
+                yield self._registered(backend, host_place)
+            except BadValue as error:
+                self._context.error(f'"{key}": {error}', error.place or host_place)
+
+    def _backend(self, key: str, label: str, options: Value, place: Place) -> BackendSpec:
+        if not isinstance(options, ConfigList) or not options.is_hash:
+            raise BadValue("each host is a list of its own: ( ( ... ), ( ... ) )")
+        if len(label) > MAX_LABEL:
+            raise BadValue(f"the label is longer than {MAX_LABEL} bytes")
+        values = self._values(options, place)
+        address = self._address(values)
+        backend = BackendSpec(self._gateway, key, label, address, **values)
+        return self._checked(backend)
+
+    def _values(self, options: ConfigList, place: Place) -> dict[str, Any]:
+        """Field values of the options given; the first one that is wrong is raised."""
+        values: dict[str, Any] = {}
+        for (name, value), option_place in _with_places(options, place):
+            option = _OPTIONS.get(name or "")
+            if option is None:
+                self._unknown(name or "", value, option_place)
+                continue
+            try:
+                values[option.field] = option.convert(value, self._context)
+            except BadValue as error:
+                raise BadValue(f'"{name}": {error}', option_place) from None
+        return values
+
+    def _unknown(self, name: str, value: Value, place: Place) -> None:
+        if name in _NOT_SUPPORTED:
+            if not is_off(value):
+                self._context.error(f'option "{name}" is not supported', place)
+        elif name.replace("_", "-") in _OPTIONS:
+            dashed = name.replace("_", "-")
+            self._context.warn(f'"{name}" has an underscore instead of a dash: ignored; did you mean "{dashed}"?', place)
+        else:
+            self._context.warn(f'unknown option "{name}" (ignored){suggestion(name, _OPTIONS)}', place)
+
+    def _address(self, values: dict[str, Any]) -> Address:
+        """Takes host, port and socket out of *values*."""
+        host, socket = values.pop("host", ""), values.pop("socket", "")
+        at_port = values.pop("port", None)
+        if host.startswith("/") and not socket:
+            host, socket = "", host
+        if socket:
+            if host or at_port is not None:
+                raise BadValue("either host and port or socket, not both")
+            return _socket_address(socket)
+        if not host and not values.get("bin_path"):
+            raise BadValue("needs host or socket or bin-path")
+        return Address(self._resolved(host or "127.0.0.1"), 80 if at_port is None else at_port)
+
+    def _resolved(self, host: str) -> str:
+        try:
+            return canonical(host)
+        except ValueError:
+            pass
+        try:
+            return canonical(self._context.resolve(host, False))
+        except OSError as error:
+            raise BadValue(f"cannot resolve host {quoted(host)}: {error.strerror or error}") from None
+
+    def _checked(self, backend: BackendSpec) -> BackendSpec:
+        """*backend* with what its gateway forces, and what goes without saying."""
+        if backend.mode == "authorizer" and not self._traits.takes_authorizer:
+            raise BadValue(f'"mode" => "authorizer" is not possible with {self._gateway}')
+        if not self._traits.takes_check_local:
+            backend = replace(backend, check_local=False)
+        if not backend.is_spawned:
+            return replace(backend, min_procs=1, max_procs=1)
+        if not backend.bin_path[0]:
+            raise BadValue('"bin-path" begins with a blank')
+        if backend.address.port + backend.max_procs - 1 > 65535:
+            raise BadValue(f"the ports of {backend.max_procs} procs would go beyond 65535")
+        return replace(backend, min_procs=min(backend.min_procs, backend.max_procs))
+
+    def _registered(self, backend: BackendSpec, place: Place) -> BackendSpec:
+        """*backend*, or the one of this gateway that it is another name for (gateway.md 2)."""
+        known = self._context.backends
+        if not backend.is_spawned:
+            known.setdefault(backend, place)
+            return backend
+        for other in known:
+            if not other.is_spawned or not _addresses(other) & _addresses(backend):
+                continue
+            same = (other.gateway, other.address, other.bin_path)
+            if same == (backend.gateway, backend.address, backend.bin_path):
+                return other
+            where = known[other]
+            raise BadValue(
+                f"{backend.address} is taken by another bin-path, at {where.file}:{where.line}"
+            )
+        known[backend] = place
+        return backend
+
+
+def _socket_address(path: str) -> Address:
+    if not path.startswith("/"):
+        raise BadValue(f"socket {quoted(path)}: not an absolute path")
+    if len(path.encode("utf-8", "surrogateescape")) > MAX_SOCKET_PATH:
+        raise BadValue(f"socket path longer than {MAX_SOCKET_PATH} bytes")
+    return Address(path)
+
+
+def _addresses(backend: BackendSpec) -> set[Address]:
+    """Of all its procs; of a unix socket the path stands for them."""
+    if backend.address.is_unix:
+        return {backend.address}
+    return {numbered(backend.address, number) for number in range(backend.max_procs)}

@@ -1,0 +1,145 @@
+"""Which backend, and which of its procs, takes the next connection (gateway.md 4, 5).
+
+The choices are pure: loads and states in, a choice out.  ``Balancer`` is a worker's memory beside
+them: where round-robin stands, and which procs it avoids for the moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..config.model import BackendSpec, GatewayServer, Proc, Route
+from ..message import Request
+from ..scoreboard import ProcState
+
+_TAKES = frozenset({ProcState.RUNNING, ProcState.STARTING, ProcState.LISTENING, ProcState.DRAINING})
+# A proc that runs is better than one that has yet to start, and that than one about to go.
+_RANK = {
+    ProcState.RUNNING: 0,
+    ProcState.STARTING: 0,
+    ProcState.LISTENING: 1,
+    ProcState.DRAINING: 2,
+}
+
+
+class Loads(Protocol):
+    """What of a scoreboard is read here."""
+
+    def procs_of(self, backend: BackendSpec) -> tuple[Proc, ...]: ...
+    def load(self, proc: Proc) -> int: ...
+    def state(self, proc: Proc) -> ProcState: ...
+
+
+def djb2a(text: str, start: int = 5381) -> int:
+    """The 32-bit hash that hash and sticky balancing use: ``h = h * 33 ^ byte``."""
+    value = start
+    for byte in text.encode("latin-1"):
+        value = ((value * 33) ^ byte) & 0xFFFFFFFF
+    return value
+
+
+def backend_hash(backend: BackendSpec) -> int:
+    return djb2a(backend.address.host) ^ backend.address.port
+
+
+def highest_score(backends: Sequence[BackendSpec], seed: int) -> BackendSpec:
+    """The backend with the highest ``seed ^ hash``; ties go to the higher index, as in lighttpd."""
+    best = max(range(len(backends)), key=lambda n: (seed ^ backend_hash(backends[n]), n))
+    return backends[best]
+
+
+def request_hash(server: GatewayServer, request: Request) -> int:
+    """Equal for requests that ``hash`` or ``sticky`` sends to the same backend."""
+    if server.balance == "sticky":
+        return djb2a(request.remote.host)
+    return djb2a(request.host, djb2a(request.decoded_path))
+
+
+def next_in_turn(count: int, usable: Callable[[int], bool], last: int) -> int | None:
+    """The first usable index after *last*, going round."""
+    for step in range(1, count + 1):
+        index = (last + step) % count
+        if usable(index):
+            return index
+    return None
+
+
+def least_loaded(
+    backend: BackendSpec, board: Loads, is_avoided: Callable[[Proc], bool]
+) -> Proc | None:
+    """The proc of *backend* that takes the next connection; None when none can.
+
+    One that runs before one that has to be started; of these the least load; of these the first.
+    """
+    best: Proc | None = None
+    best_key = (9, 0)
+    for proc in board.procs_of(backend):
+        state = board.state(proc)
+        if state not in _TAKES or is_avoided(proc):
+            continue
+        load = board.load(proc)
+        if state is ProcState.STARTING:
+            # It has not accepted yet: others are better until they are as busy.
+            load = max(load, backend.max_load_per_proc)
+        key = (_RANK[state], load)
+        if key < best_key:
+            best, best_key = proc, key
+    return best
+
+
+class Balancer:
+    """The choices of one worker."""
+
+    def __init__(self, board: Loads, clock: Callable[[], float] = time.monotonic) -> None:
+        self._board = board
+        self._clock = clock
+        self._avoided: dict[Proc, float] = {}
+        self._last: dict[Route, int] = {}
+
+    def choose(self, server: GatewayServer, route: Route, request: Request) -> Proc | None:
+        """The proc for *request*, or None when no backend of *route* has one to offer."""
+        procs = [least_loaded(b, self._board, self.is_avoided) for b in route.backends]
+        usable = [n for n, proc in enumerate(procs) if proc is not None]
+        if len(usable) <= 1:
+            index: int | None = usable[0] if usable else None
+        elif server.balance == "round-robin":
+            last = self._last.get(route, -1)
+            index = next_in_turn(len(procs), lambda n: procs[n] is not None, last)
+        elif server.balance == "least-connection":
+            index = min(usable, key=lambda n: self._backend_load(route.backends[n]))
+        else:
+            backends = [route.backends[n] for n in usable]
+            chosen = highest_score(backends, request_hash(server, request))
+            index = usable[backends.index(chosen)]
+        if index is None:
+            return None
+        self._last[route] = index
+        return procs[index]
+
+    def _backend_load(self, backend: BackendSpec) -> int:
+        return sum(self._board.load(proc) for proc in self._board.procs_of(backend))
+
+    def avoid(self, proc: Proc) -> None:
+        """A connect to *proc* failed: leave it alone for its backend's disable-time."""
+        self._avoided[proc] = self._clock() + proc.backend.disable_time
+
+    def is_avoided(self, proc: Proc) -> bool:
+        until = self._avoided.get(proc)
+        if until is None:
+            return False
+        if self._clock() < until:
+            return True
+        del self._avoided[proc]
+        return False
+
+    def retry_after(self, route: Route) -> int:
+        """Whole seconds, at least 1, until an avoided proc of *route* may be tried again."""
+        times = [
+            self._avoided[p]
+            for b in route.backends
+            for p in self._board.procs_of(b)
+            if p in self._avoided
+        ]
+        return max(1, round(min(times) - self._clock() + 0.5)) if times else 1

@@ -1,0 +1,55 @@
+"""Error responses: the generated page, or the admin's file (core.md 12)."""
+
+from __future__ import annotations
+
+import os
+from http import HTTPStatus
+
+from ..config.model import ErrorSettings
+from ..message import Fields, Head, Pair, os_path
+
+REASONS = {int(status): status.phrase for status in HTTPStatus} | {
+    # RFC 9110 renamed these; the standard library's table is older.
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
+HTML: Pair = ("Content-Type", "text/html")
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><title>{title}</title></head>
+<body><h1>{title}</h1></body>
+</html>
+"""
+
+
+def reason(status: int) -> str:
+    """The reason phrase (RFC 9110 section 15), "" for an unknown status."""
+    return REASONS.get(status, "")
+
+
+def error_page(status: int) -> bytes:
+    """A small page with the status as title and heading; nothing of the request is in it."""
+    return _PAGE.format(title=f"{status} {reason(status)}".rstrip()).encode("ascii")
+
+
+def error_response(
+    status: int, errors: ErrorSettings, fields: tuple[Pair, ...] = ()
+) -> tuple[Head, bytes]:
+    """Head and body for *status*: ``server.errorfile-prefix``'s file where it can be read."""
+    body = _error_file(status, errors.errorfile_prefix) if errors.errorfile_prefix else None
+    if body is None:
+        body = error_page(status)
+    return Head(status, Fields((*fields, HTML)), len(body)), body
+
+
+def _error_file(status: int, prefix: str) -> bytes | None:
+    try:
+        fd = os.open(os_path(f"{prefix}{status}.html"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:
+        return file.read()

@@ -1,0 +1,110 @@
+"""Reload: a new configuration in place of the old one, without a moment in which nobody serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..config.model import BackendSpec, Config, ListenerSpec
+from ..errors import StartError
+from .loading import Loading, Result
+
+log = logging.getLogger(__name__)
+
+OnOutcome = Callable[[StartError | None], None]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new configuration means for what runs.  Equal by value is the same."""
+
+    listeners_added: tuple[ListenerSpec, ...]
+    listeners_dropped: tuple[ListenerSpec, ...]
+    backends_kept: tuple[BackendSpec, ...]
+    backends_added: tuple[BackendSpec, ...]
+    backends_dropped: tuple[BackendSpec, ...]
+    ignored: tuple[str, ...]
+    """Directives whose new value takes a restart."""
+
+    def __str__(self) -> str:
+        return (
+            f"listeners +{len(self.listeners_added)} -{len(self.listeners_dropped)}, "
+            f"backends +{len(self.backends_added)} -{len(self.backends_dropped)} "
+            f"={len(self.backends_kept)}"
+        )
+
+
+def plan(old: Config, new: Config) -> Changes:
+    """What is kept, added and dropped on the way from *old* to *new*."""
+    _, listeners_added, listeners_dropped = _compare(old.listeners, new.listeners)
+    kept, added, dropped = _compare(old.backends, new.backends)
+    ignored = () if old.server.pid_file == new.server.pid_file else ("server.pid-file",)
+    return Changes(listeners_added, listeners_dropped, kept, added, dropped, ignored)
+
+
+def _compare(
+    old: Iterable[_T], new: Iterable[_T]
+) -> tuple[tuple[_T, ...], tuple[_T, ...], tuple[_T, ...]]:
+    """(kept, added, dropped), each in its order."""
+    before, after = dict.fromkeys(old), dict.fromkeys(new)
+    return (
+        tuple(one for one in after if one in before),
+        tuple(one for one in after if one not in before),
+        tuple(one for one in before if one not in after),
+    )
+
+
+class Reloads:
+    """One reload at a time; whoever asks meanwhile shares the one that comes after it.
+
+    *start_loading* begins to load and gets the callback for the result; *roll_out* raises the
+    generation of a configuration and calls back when it serves or has been undone.
+    """
+
+    def __init__(
+        self,
+        start_loading: Callable[[Callable[[Result], None]], Loading],
+        roll_out: Callable[[Config, OnOutcome], None],
+    ) -> None:
+        self._start_loading = start_loading
+        self._roll_out = roll_out
+        self._loading: Loading | None = None
+        self._running: list[OnOutcome] = []
+        self._waiting: list[OnOutcome] = []
+
+    def request(self, on_outcome: OnOutcome) -> None:
+        """Reload once more, after now; *on_outcome* gets None or why it was refused."""
+        self._waiting.append(on_outcome)
+        if not self._running:
+            self._begin()
+
+    def cancel(self, why: StartError) -> None:
+        """The server stops: nothing is loaded or waited for any more."""
+        if self._loading is not None:
+            self._loading.cancel()
+        outcomes = self._running + self._waiting
+        self._running, self._waiting, self._loading = [], [], None
+        for on_outcome in outcomes:
+            on_outcome(why)
+
+    def _begin(self) -> None:
+        self._running, self._waiting = self._waiting, []
+        self._loading = self._start_loading(self._loaded)
+
+    def _loaded(self, result: Result) -> None:
+        self._loading = None
+        if isinstance(result, StartError):
+            self._finish(result)
+        else:
+            self._roll_out(result, self._finish)
+
+    def _finish(self, error: StartError | None) -> None:
+        outcomes, self._running = self._running, []
+        for on_outcome in outcomes:
+            on_outcome(error)
+        if self._waiting and not self._running:
+            self._begin()

@@ -1,0 +1,180 @@
+"""A port as a greenlet sees it: receive, send, wait.  For what happens once per request."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gevent import get_hub
+from gevent.event import Event
+from gevent.hub import Waiter
+
+from ..errors import ClientGone
+from ..protocol.tunnel import Buffer
+from .port import HIGH_WATER, Port
+
+FILE_PIECE = 1 << 20  # bytes given to one sendfile: others have their turn in between
+COPY_PIECE = 64 * 1024
+
+
+class BlockingPort:
+    """Blocking calls over *port* for one greenlet.
+
+    Reads ahead up to HIGH_WATER bytes, so that the other side's leaving is noticed (``gone``)
+    while the greenlet is busy with something else.
+    """
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.gone = Event()
+        self.at_eof = False
+        self.closed_why: str | None = None
+        self._buffer = bytearray()
+        self._waiter: Any = None
+        port.attach(self._data, self._eof, self._wake, self._closed)
+
+    @property
+    def bytes_in(self) -> int:
+        return self.port.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self.port.bytes_out
+
+    # -- callbacks, in the hub -------------------------------------------------------------------
+
+    def _data(self, data: Buffer) -> None:
+        self._buffer += data
+        if len(self._buffer) >= HIGH_WATER:
+            self.port.pause()
+        self._wake()
+
+    def _eof(self) -> None:
+        self.at_eof = True
+        self.gone.set()
+        self._wake()
+
+    def _closed(self, why: str) -> None:
+        self.closed_why = why or "closed"
+        self.gone.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.switch(True)
+
+    # -- calls of the greenlet -------------------------------------------------------------------
+
+    def _wait(self, timeout: float) -> bool:
+        """Until a callback, at most *timeout* seconds; False when it ran out."""
+        self._waiter = waiter = Waiter()
+        with get_hub().loop.timer(timeout) as timer:
+            timer.start(waiter.switch, False)
+            try:
+                return bool(waiter.get())
+            finally:
+                self._waiter = None
+
+    def recv(self, timeout: float) -> bytes:
+        """What has come, at least one byte; b"" at the end of input.
+
+        Raises TimeoutError after *timeout* seconds of silence, ClientGone after a reset.
+        """
+        while not self._buffer:
+            if self.closed_why is not None:
+                raise ClientGone(self.closed_why)
+            if self.at_eof:
+                return b""
+            if not self._wait(timeout):
+                raise TimeoutError(f"nothing received for {timeout:g} s")
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        if not self.at_eof:
+            self.port.resume()
+        return data
+
+    def unread(self, data: bytes) -> None:
+        """Put *data* back in front of what ``recv`` gives next."""
+        self._buffer[:0] = data
+
+    def send(self, data: Buffer, timeout: float) -> None:
+        """Send or queue *data*; waits only while more than HIGH_WATER bytes are queued.
+
+        Raises TimeoutError when the other side takes nothing for *timeout* seconds, ClientGone
+        when it has left.
+        """
+        if self.closed_why is not None:
+            raise ClientGone(self.closed_why)
+        if not self.port.write(data):
+            self._await_queue(HIGH_WATER, timeout)
+
+    def drain(self, timeout: float) -> None:
+        """Wait until everything queued is with the system; raises as ``send``."""
+        self._await_queue(0, timeout)
+
+    def _await_queue(self, mark: int, timeout: float) -> None:
+        while self.port.queued > mark:
+            before = self.port.bytes_out
+            if not self._wait(timeout) and self.port.bytes_out == before:
+                raise TimeoutError(f"nothing taken for {timeout:g} s")
+        if self.closed_why is not None:
+            raise ClientGone(self.closed_why)
+
+    def send_file(self, fd: int, offset: int, length: int, timeout: float) -> None:
+        """Send *length* bytes of a regular file without holding them in memory.
+
+        Raises as ``send``; EOFError when the file ends early.
+        """
+        self.drain(timeout)
+        send = getattr(self.port, "send_file", None)
+        if send is None:
+            self._copy_file(fd, offset, length, timeout)
+            return
+        while length:
+            try:
+                sent = send(fd, offset, min(length, FILE_PIECE))
+            except BlockingIOError:
+                self._await_writable(timeout)
+                continue
+            except OSError as error:
+                raise ClientGone(os.strerror(error.errno or 0)) from error
+            if not sent:
+                raise EOFError("file is shorter than it was")
+            offset += sent
+            length -= sent
+
+    def _await_writable(self, timeout: float) -> None:
+        self.port.watch_writable()  # type: ignore[attr-defined]  # whoever has send_file has this
+        # Data that arrives meanwhile wakes us too: then the next sendfile just blocks again.
+        if not self._wait(timeout):
+            raise TimeoutError(f"nothing taken for {timeout:g} s")
+        if self.closed_why is not None:
+            raise ClientGone(self.closed_why)
+
+    def _copy_file(self, fd: int, offset: int, length: int, timeout: float) -> None:
+        while length:
+            piece = os.pread(fd, min(length, COPY_PIECE), offset)
+            if not piece:
+                raise EOFError("file is shorter than it was")
+            self.send(piece, timeout)
+            offset += len(piece)
+            length -= len(piece)
+
+    def wait_gone(self, timeout: float) -> bool:
+        """Until the other side has left; False after *timeout* seconds."""
+        return bool(self.gone.wait(timeout))
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def detach(self) -> tuple[Port, bytes]:
+        """The port and what came in but was not received; this object is done with."""
+        unread = bytes(self._buffer)
+        self._buffer.clear()
+        return self.port, unread
+
+    def close(self, linger: float = 5.0) -> None:
+        self.port.close(linger)
+
+    def abort(self, why: str) -> None:
+        self.port.abort(why)

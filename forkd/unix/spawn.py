@@ -1,0 +1,117 @@
+"""Start a program that stays: with exactly these descriptors, this environment, this user."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from . import signals
+from .fork import close_others, die_with_parent
+from .user import Identity
+
+NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS",
+                    "LISTEN_FDNAMES")  # systemd speaks to the master alone  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to execute and as what.  Paths are OS strings."""
+
+    argv: tuple[str, ...]
+    """The first is the file; it is not searched for in PATH."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    identity: Identity | None = None
+    """None: stay who we are."""
+    chroot: str = ""
+    death_signal: int = 0
+    """What the program gets when the process that started it ends; 0: nothing."""
+
+
+def environment(
+    base: Mapping[str, str], copy: Iterable[str], extra: Iterable[tuple[str, str]]
+) -> dict[str, str]:
+    """A backend's environment (gateway.md 6): all of *base* or, if any, the names in *copy*.
+
+    *extra* comes on top.
+    """
+    names = list(copy) or list(base)
+    env = {name: base[name] for name in names if name in base and name not in NOT_FOR_CHILDREN}
+    env.update(extra)
+    env.setdefault("PHP_FCGI_CHILDREN", "1")
+    return env
+
+
+def spawn_proc(program: Program, stdin: int, stderr: int) -> int:
+    """Start *program* as leader of a group of its own; the pid.
+
+    Its descriptors: *stdin*, /dev/null, *stderr*, no others; the caller's own 0, 1 and 2 are open
+    (``daemon.open_standard``).  Raises OSError with the errno of the step that failed, ``filename``
+    being the path that was looked for.  Nothing is left behind then.
+    """
+    report, answer = os.pipe2(os.O_CLOEXEC)
+    try:
+        with signals.blocked():
+            parent = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                _become(program, stdin, stderr, answer, parent)
+    finally:
+        os.close(answer)
+    try:
+        failure = os.read(report, 512)  # empty: the exec closed it
+    finally:
+        os.close(report)
+    if failure:
+        os.waitpid(pid, 0)
+        raise _decode(failure)
+    return pid
+
+
+def _become(program: Program, stdin: int, stderr: int, answer: int, parent: int) -> NoReturn:
+    step = program.argv[0]
+    try:
+        os.setpgid(0, 0)
+        _arrange(stdin, stderr, answer)
+        file = os.path.abspath(program.argv[0])
+        if program.chroot:
+            step = program.chroot
+            os.chroot(step)
+            os.chdir("/")
+        if program.identity is not None:
+            step = ""
+            program.identity.drop()
+        step = program.cwd
+        os.chdir(step)
+        step = program.argv[0]
+        signals.reset_for_program()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if program.death_signal:
+            die_with_parent(parent, program.death_signal)
+        os.execve(file, program.argv, program.env)
+    except OSError as error:
+        os.write(answer, _encode(error, step))
+    except BaseException as error:  # a NUL in the environment
+        os.write(answer, _encode(OSError(22, str(error)), step))
+    finally:
+        os._exit(127)
+
+
+def _arrange(stdin: int, stderr: int, answer: int) -> None:
+    """Put *stdin*, /dev/null and *stderr* under 0, 1 and 2; close all the rest but *answer*."""
+    copies = [os.dup(fd) for fd in (stdin, os.open(os.devnull, os.O_RDWR), stderr)]
+    for number, fd in enumerate(copies):
+        os.dup2(fd, number)
+    close_others((answer,))
+
+
+def _encode(error: OSError, path: str) -> bytes:
+    return f"{error.errno or 0} {path}".encode("utf-8", "surrogateescape")[:512]
+
+
+def _decode(failure: bytes) -> OSError:
+    number, _, path = failure.decode("utf-8", "surrogateescape").partition(" ")
+    return OSError(int(number), os.strerror(int(number)), *([path] if path else []))

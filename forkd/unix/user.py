@@ -1,0 +1,96 @@
+"""Whom a process runs as: look a user up, become it for good; limits that go with a process."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import resource
+from dataclasses import dataclass
+
+FD_CEILING = 1 << 20  # lighttpd's bound for server.max-fds
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user to become: always a plain one, never root."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def drop(self) -> None:
+        """Become this user for good, groups first.  Raises OSError.
+
+        Only root can: whoever is this user already stays it.
+        """
+        if os.geteuid() != 0:
+            return
+        os.setgroups(self.groups)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+        if _may_be_root():
+            raise PermissionError(f"uid {self.uid} could become root again")
+
+
+def _may_be_root() -> bool:
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return False
+    return True
+
+
+def look_up(username: str, groupname: str) -> Identity | None:
+    """Whom to become for ``server.username`` and ``server.groupname``; None for nobody else.
+
+    Raises ValueError when a name is unknown or means root.  Without root's rights the names are
+    checked all the same, and mean nothing.
+    """
+    if not username and not groupname:
+        return None
+    user = _user(username) if username else None
+    gid = _gid(groupname) if groupname else (user.pw_gid if user else os.getgid())
+    uid = user.pw_uid if user else os.getuid()
+    if (username and uid == 0) or gid == 0:
+        raise ValueError(f"{username or groupname!r} is root: the server would run as root")
+    if os.geteuid() != 0:
+        return None
+    groups = os.getgrouplist(username, gid) if username else [gid]
+    return Identity(uid, gid, tuple(groups))
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise ValueError(f"no user is named {name!r}") from None
+
+
+def _gid(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ValueError(f"no group is named {name!r}") from None
+
+
+def raise_fd_limit(wanted: int) -> int:
+    """Set the limit of open files to *wanted*, or to the hard limit for 0; what it is now.
+
+    Root may go beyond the hard limit, up to a million.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = FD_CEILING if hard == resource.RLIM_INFINITY else min(hard, FD_CEILING)
+    target = min(wanted or ceiling, FD_CEILING)
+    if target > ceiling and os.geteuid() == 0:
+        hard = target
+    target = min(target, hard) if hard != resource.RLIM_INFINITY else target
+    if target != soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    return target
+
+
+def allow_core_files() -> None:
+    """Raise the limit of core files as far as it goes (``server.core-files``)."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.harness import Forkd
+
+
+@pytest.fixture
+def forkd(tmp_path: Path) -> Iterator[Forkd]:
+    """Starts servers below ``tmp_path``; fails when one leaves a process or an error behind."""
+    factory = Forkd(tmp_path)
+    yield factory
+    problems = factory.finish()
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)

@@ -1,0 +1,71 @@
+"""Connecting: success, refusal, a full backlog, silence."""
+
+from __future__ import annotations
+
+import socket
+
+import gevent
+import pytest
+
+from forkd.address import Address
+from forkd.net.blocking import BlockingPort
+from forkd.net.connect import connect
+
+
+def test_unix_and_tcp(tmp_path):
+    path = str(tmp_path / "s")
+    for server in (socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)):
+        if server.family == socket.AF_UNIX:
+            server.bind(path)
+            server.listen()
+            address = Address(path)
+        else:
+            address = Address(*server.getsockname())
+        port = connect(address, 5)
+        accepted, _ = server.accept()
+        accepted.sendall(b"hi")
+        assert BlockingPort(port).recv(5) == b"hi"
+        port.abort("done")
+        accepted.close()
+        server.close()
+
+
+def test_refused_names_the_address(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone.sock"):
+        connect(Address(str(tmp_path / "gone.sock")), 5)
+    closed = socket.create_server(("127.0.0.1", 0))
+    address = Address(*closed.getsockname())
+    closed.close()
+    with pytest.raises(ConnectionRefusedError, match=str(address.port)):
+        connect(address, 5)
+
+
+@pytest.fixture
+def full_backlog(tmp_path):
+    """A unix listener whose backlog holds nothing more, and who fills it."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "full"))
+    server.listen(0)
+    waiting = []
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        waiting.append(client)
+        if client.connect_ex(server.getsockname()):
+            break
+    yield server
+    for sock in (*waiting, server):
+        sock.close()
+
+
+def test_a_full_backlog_is_asked_again_until_there_is_room(full_backlog):
+    attempt = gevent.spawn(connect, Address(full_backlog.getsockname()), 5)
+    gevent.sleep(0.03)
+    assert not attempt.ready()
+    full_backlog.accept()[0].close()
+    attempt.get(timeout=5).abort("done")
+
+
+def test_a_full_backlog_is_a_timeout_in_the_end(full_backlog):
+    with pytest.raises(TimeoutError, match="backlog full"):
+        connect(Address(full_backlog.getsockname()), 0.05)

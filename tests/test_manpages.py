@@ -1,0 +1,158 @@
+"""The manual pages say what the tables in the code say: nothing is left out, nothing is made up."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forkd import accesslog, cli
+from forkd.config import directives, hosts, meanings, model
+from forkd.config.directives import DIRECTIVES, Directive, Scope
+
+FOLDER = Path(__file__).parents[1] / "man"
+PAGES = [FOLDER / "forkd.8", FOLDER / "forkd.conf.5"]
+
+TYPES = {
+    "boolean": ("flag",),
+    "short": ("short", "port", "within"),
+    "integer": ("number", "kilobytes"),
+    "string": ("text", "file_name", "octal", "one_of", "preferably"),
+    "strings": ("text_list", "file_list", "text_list_or_text", "full_text_list"),
+    "hash": ("text_pairs", "alias_pairs", "rule_set", "header_fields", "mime_types"),
+    "values": ("scalar_pairs", "feature_flags", "parse_options"),
+    "hosts": ("routes_of",),
+}
+TYPE_OF = {converter: name for name, converters in TYPES.items() for converter in converters}
+
+SCOPES = {Scope.SERVER: "server", Scope.SOCKET: "socket", Scope.CONNECTION: "request"}
+
+MODELS: dict[str, Any] = {"server": model.ServerSettings(), "listener": None}
+
+
+def page(name: str) -> str:
+    return (FOLDER / name).read_text()
+
+
+def section(name: str, title: str) -> str:
+    """The source of one section (``.Sh``) or subsection (``.Ss``) of a page."""
+    found = re.search(rf"^\.S[hs] {re.escape(title)}$(.*?)(?=^\.Sh |\Z)", page(name), re.M | re.S)
+    assert found, f"{name} has no section {title}"
+    return found[1]
+
+
+def items(text: str, macro: str) -> dict[str, str]:
+    """First word to the rest of its line, of every list item that begins with *macro*."""
+    return dict(re.findall(rf"^\.It {macro} (\S+) ?(.*)$", text, re.M))
+
+
+ENTRY = re.compile(r"Pq (\w+) , (?:(\w+) , )?(.*)")
+
+DOCUMENTED = {
+    name.lower(): found.groups()
+    for name, rest in items(section("forkd.conf.5", "DIRECTIVES"), "Ic").items()
+    if (found := ENTRY.fullmatch(rest))
+}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_are_well_formed(path: Path) -> None:
+    mandoc = shutil.which("mandoc")
+    assert mandoc, "mandoc is not installed; bin/test without arguments installs it"
+    found = subprocess.run([mandoc, "-T", "lint", str(path)], capture_output=True, text=True)
+    assert [line for line in found.stdout.splitlines() if not HARMLESS.search(line)] == []
+
+
+HARMLESS = re.compile("referenced manual not found|possible typo in section name")
+
+
+def test_every_directive_is_documented_and_no_other() -> None:
+    assert sorted(DOCUMENTED) == sorted(DIRECTIVES)
+
+
+@pytest.mark.parametrize("row", DIRECTIVES.values(), ids=lambda row: row.name)
+def test_type_scope_and_default_of_a_directive(row: Directive) -> None:
+    kind, scope, default = DOCUMENTED[row.name.lower()]
+    assert kind == TYPE_OF[converter_name(row.convert)]
+    assert scope == SCOPES[row.scope]
+    said = default_text(row)
+    if said is not None:
+        assert default == said
+
+
+def converter_name(converter: Any) -> str:
+    """The function's name, or that of the function that made it."""
+    return str(getattr(converter, "func", converter).__qualname__.split(".")[0])
+
+
+def default_text(row: Directive) -> str | None:
+    """How the page writes the default, where it is a plain value: a word, or a number but 0."""
+    value = default_of(row.field)
+    if isinstance(value, bool):
+        return "enable" if value else "disable"
+    if isinstance(value, int | float) and value:
+        divisor = 1024 if converter_name(row.convert) == "kilobytes" else 1
+        return f"{value / divisor:g}" if value < 100_000 else str(int(value))
+    return None
+
+
+def default_of(path: str) -> Any:
+    """The default of a field of the model, by its dotted path; None where it has no such field."""
+    first, _, rest = path.partition(".")
+    value: Any = model.RequestConfig()
+    if first == "server":
+        value, path = model.ServerSettings(), rest
+    for name in path.split("."):
+        if not is_dataclass(value) or name not in {field.name for field in fields(value)}:
+            return None
+        value = getattr(value, name)
+    return value
+
+
+def test_every_host_option_is_documented_and_no_other() -> None:
+    documented = items(section("forkd.conf.5", "HOST OPTIONS"), "Cm")
+    assert sorted(documented) == sorted(hosts.OPTIONS)
+
+
+def test_every_feature_flag_is_documented() -> None:
+    documented = items(section("forkd.conf.5", "FEATURE FLAGS"), "Cm")
+    assert sorted(documented) == sorted(meanings.FEATURE_FLAGS)
+
+
+def test_every_parse_option_is_documented() -> None:
+    assert all(f".Li {name} " in page("forkd.conf.5") for name in meanings.PARSE_OPTIONS)
+
+
+def test_every_module_is_documented() -> None:
+    text = section("forkd.conf.5", "MODULES")
+    assert {name for name in directives.MODULES if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_every_action_is_documented_and_no_other() -> None:
+    text = section("forkd.8", "ACTIONS")
+    assert list(items(text, "Cm")) == [action.name for action in cli.ACTIONS]
+    for action in cli.ACTIONS:
+        for alias in action.aliases:
+            assert f".Cm {alias}\nis another name for it" in text
+
+
+def test_every_option_is_documented() -> None:
+    documented = set(re.findall(r"\bFl (\S+)", page("forkd.8")))
+    given = {name.removeprefix("-") for option in cli.OPTIONS for name in option.opts}
+    assert given - documented == set()
+
+
+def test_exit_codes_are_those_of_the_command() -> None:
+    text = section("forkd.8", "EXIT STATUS")
+    actions, status = text.split(".Cm status :")
+    assert set(numbers(actions)) == set(cli.EXIT_CODES) - {255}
+    assert set(numbers(status)) == set(cli.STATUS_EXIT_CODES)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"^\.It (\d+)$", text, re.M)]
