@@ -97,6 +97,14 @@ class Network:
                 return True
         return False
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Network):
+            return NotImplemented
+        return (self._network, self._is_everything) == (other._network, other._is_everything)
+
+    def __hash__(self) -> int:
+        return hash(self._network)
+
     def __repr__(self) -> str:
         return f"Network({str(self._network)!r})"
 

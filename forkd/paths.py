@@ -77,7 +77,11 @@ def pid_file_for(who: Identity, option: str, directive: str) -> str:
     """
     if option or directive:
         return os.path.abspath(option or directive)
-    return os.path.join(make_run_dir(), who.pid_file)
+    path = os.path.join(make_run_dir(), who.pid_file)
+    if os.path.islink(path):  # left by a server that did not end in order
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    return path
 
 
 def control_socket_for(pid_file: str) -> str:

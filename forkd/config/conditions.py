@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from ..address import Address, Network, canonical, split_port
@@ -24,15 +23,17 @@ Reader = Callable[[Request], str]
 class ConditionSet:
     """All blocks of one configuration that matter.  Pickles."""
 
-    __slots__ = ("_matchers", "_steps")
+    __slots__ = ("_branches", "_steps")
 
     def __init__(self, branches: Iterable[Branch] = ()) -> None:
         """*branches* in the order of their numbers, parents and earlier branches among them."""
-        self._matchers: dict[int, Matcher] = {}
-        self._steps: tuple[Step, ...] = ()
-        for branch in branches:
-            self._matchers[branch.index] = branch.matcher
-            self._steps += (_step(branch),)
+        self._branches = {branch.index: branch for branch in branches}
+        self._steps = tuple(_step(branch) for branch in self._branches.values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConditionSet) and self._branches == other._branches
+
+    __hash__ = None  # type: ignore[assignment]
 
     def mask(self, request: Request) -> int:
         """Bit N is set when block N holds for *request*; bit 0, the global block, always is.
@@ -50,8 +51,10 @@ class ConditionSet:
 
         Raises PatternTooSlow.
         """
-        matcher = self._matchers.get(block)
-        return matcher.test.captures(matcher.read(request)) if matcher else ()
+        if block not in self._branches:
+            return ()
+        matcher = self._branches[block].matcher
+        return matcher.test.captures(matcher.read(request))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,26 @@ class FieldReader:
         return request.fields.get(self.name)
 
 
+def _read_host(request: Request) -> str:
+    return request.host
+
+
+def _read_path(request: Request) -> str:
+    return request.decoded_path
+
+
+def _read_scheme(request: Request) -> str:
+    return request.scheme
+
+
+def _read_remote(request: Request) -> str:
+    return request.remote.host
+
+
+def _read_method(request: Request) -> str:
+    return request.method
+
+
 def _read_query(request: Request) -> str:
     return request.query or ""
 
@@ -333,14 +356,14 @@ class Subject(NamedTuple):
 
 
 _HTTP = {
-    "host": Subject(attrgetter("host"), _host),
-    "url": Subject(attrgetter("decoded_path"), _path),
+    "host": Subject(_read_host, _host),
+    "url": Subject(_read_path, _path),
     "querystring": Subject(_read_query, _query),
     "query-string": Subject(_read_query, _query),
-    "scheme": Subject(attrgetter("scheme")),
-    "remoteip": Subject(attrgetter("remote.host"), _address),
-    "remote-ip": Subject(attrgetter("remote.host"), _address),
-    "request-method": Subject(attrgetter("method")),
+    "scheme": Subject(_read_scheme),
+    "remoteip": Subject(_read_remote, _address),
+    "remote-ip": Subject(_read_remote, _address),
+    "request-method": Subject(_read_method),
     "useragent": Subject(FieldReader("user-agent")),
     "user-agent": Subject(FieldReader("user-agent")),
     "cookie": Subject(FieldReader("cookie")),
@@ -356,7 +379,7 @@ def _subject(field: str) -> Subject:
     family, name = (parsed["family"], parsed["name"]) if parsed else ("", "")
     if family == "REQUEST_HEADER" and name:
         if name.lower() == "host":
-            return Subject(attrgetter("host"))
+            return Subject(_read_host)
         return Subject(FieldReader(name.lower()))
     subject = {"HTTP": _HTTP, "SERVER": _SERVER}.get(family, {}).get(name)
     if subject is not None:

@@ -75,6 +75,13 @@ def _expected(what: str, value: Value) -> BadValue:
     return BadValue(f"expected {what}, got {shown(value)}")
 
 
+def is_off(value: Value) -> bool:
+    """Whether *value* only switches its directive or option off."""
+    if isinstance(value, ConfigList):
+        return len(value) == 0
+    return value in (0, "", "0") or str(value).lower() in ("disable", "disabled", "false")
+
+
 # Scalars
 
 _TRUE = ("enable", "enabled", "true", "1")

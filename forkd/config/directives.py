@@ -92,7 +92,6 @@ _FACILITIES = (
 _SERVER_ROWS = _rows(
     _D("server.modules", text_list, "server.modules"),
     _D("server.compat-module-load", flag),
-    _D("server.systemd-socket-activation", flag, "server.systemd_socket_activation"),
     _D("server.port", port, "server.port"),
     _D("server.bind", file_name, "server.bind"),
     _D("server.network-backend", _NETWORK_BACKENDS),

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from .diagnostics import ConfigRefused, Findings, quoted, suggestion
-from .include import IncludeError, find_files, read_file, run_command
+from .include import IncludeError, find_files, limited, read_file, run_command
 from .join import JoinError, add
 from .lexer import BYTE_ORDER_MARK
-from .parser import MAX_INTEGER, parse, parse_expression
+from .parser import MAX_INTEGER, MAX_NESTING, parse, parse_expression
 from .scopes import Scope, Scopes, dropped
 from .syntax import (
     Assignment,
@@ -103,7 +103,7 @@ class _Evaluator:
 
     def main_file(self, path: str, text: bytes | None) -> None:
         try:
-            data = read_file(path) if text is None else text
+            data = read_file(path) if text is None else limited(text, path)
         except IncludeError as error:
             self.findings.error(Place(path, 0, 0), str(error))
             self._blind = True
@@ -154,7 +154,7 @@ class _Evaluator:
         finally:
             self._depth -= 1
         if len(self.findings) > found_before:
-            self.findings.note(include.place, "included here")
+            self.findings.note(include.place, f"{quoted(operand)} is included here")
 
     def _included(self, operand: str, shell: bool) -> Iterator[tuple[str, bytes]]:
         """Name and text of each file, or of the command."""
@@ -199,6 +199,8 @@ class _Evaluator:
                 self._chain(statement, scope)
 
     def _chain(self, chain: Chain, scope: Scope) -> None:
+        if scope.depth >= MAX_NESTING:  # files that include each other may get there
+            raise _Failed(chain.place, "blocks are nested too deep")
         previous: Scope | None = None
         for branch in chain.branches:
             previous = self._branch(branch, scope, previous)

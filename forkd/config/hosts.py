@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..address import Address, canonical, numbered
-from ..message import os_path
 from ..uri import simplify_path
 from .converters import (
     BadValue,
@@ -16,6 +16,7 @@ from .converters import (
     Converter,
     file_name,
     flag,
+    is_off,
     number,
     place_of,
     port,
@@ -42,6 +43,8 @@ class Traits:
     """Whether a file must exist below the document root before the backend is asked."""
     takes_authorizer: bool
 
+
+_DEFAULT_PROCS = {"min_procs": 4, "max_procs": 4}
 
 TRAITS = {
     "wstunnel": Traits(takes_check_local=False, takes_authorizer=False),
@@ -74,7 +77,13 @@ def _prefix(value: Value, context: Context) -> str:
     return text(value, context).removesuffix("/")
 
 
-_mode = preferably("responder", "authorizer")
+_mode_word = preferably("responder", "authorizer")
+
+
+def _mode(value: Value, context: Context) -> str:
+    word: str = "responder" if value == "" else _mode_word(value, context)
+    return word
+
 
 _OPTIONS = {
     "host": Option(text, "host"),
@@ -127,16 +136,9 @@ def routes_of(gateway: str) -> Converter:
     return convert
 
 
-def is_off(value: Value) -> bool:
-    """Whether *value* only switches its directive or option off."""
-    if isinstance(value, ConfigList):
-        return len(value) == 0
-    return value in (0, "", "0") or str(value).lower() in ("disable", "disabled", "false")
-
-
 def _shape(gateway: str) -> str:
     return (
-        f'expected exts with lists of hosts, as in {gateway}.server = '
+        f"expected exts with lists of hosts, as in {gateway}.server = "
         '( "/ext" => ( ( "host" => "127.0.0.1", "port" => 9000 ) ) )'
     )
 
@@ -175,8 +177,9 @@ class _Hosts:
             raise BadValue(f"the label is longer than {MAX_LABEL} bytes")
         values = self._values(options, place)
         address = self._address(values)
-        backend = BackendSpec(self._gateway, key, label, address, **values)
-        return self._checked(backend)
+        return self._checked(
+            BackendSpec(self._gateway, key, label, address, **_DEFAULT_PROCS | values)
+        )
 
     def _values(self, options: ConfigList, place: Place) -> dict[str, Any]:
         """Field values of the options given; the first one that is wrong is raised."""
@@ -196,11 +199,9 @@ class _Hosts:
         if name in _NOT_SUPPORTED:
             if not is_off(value):
                 self._context.error(f'option "{name}" is not supported', place)
-        elif name.replace("_", "-") in _OPTIONS:
-            dashed = name.replace("_", "-")
-            self._context.warn(f'"{name}" has an underscore instead of a dash: ignored; did you mean "{dashed}"?', place)
         else:
-            self._context.warn(f'unknown option "{name}" (ignored){suggestion(name, _OPTIONS)}', place)
+            hint = suggestion(name, _OPTIONS)
+            self._context.warn(f'unknown host option "{name}" (ignored){hint}', place)
 
     def _address(self, values: dict[str, Any]) -> Address:
         """Takes host, port and socket out of *values*."""
@@ -224,7 +225,8 @@ class _Hosts:
         try:
             return canonical(self._context.resolve(host, False))
         except OSError as error:
-            raise BadValue(f"cannot resolve host {quoted(host)}: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise BadValue(f"cannot resolve host {quoted(host)}: {why}") from None
 
     def _checked(self, backend: BackendSpec) -> BackendSpec:
         """*backend* with what its gateway forces, and what goes without saying."""
@@ -249,13 +251,13 @@ class _Hosts:
         for other in known:
             if not other.is_spawned or not _addresses(other) & _addresses(backend):
                 continue
+            first = f"{known[other].file}:{known[other].line}"
             same = (other.gateway, other.address, other.bin_path)
-            if same == (backend.gateway, backend.address, backend.bin_path):
-                return other
-            where = known[other]
-            raise BadValue(
-                f"{backend.address} is taken by another bin-path, at {where.file}:{where.line}"
-            )
+            if same != (backend.gateway, backend.address, backend.bin_path):
+                raise BadValue(f"{backend.address} is taken by another bin-path, at {first}")
+            if backend != other:
+                self._context.warn(f"the same backend as at {first}: the options there hold", place)
+            return other
         known[backend] = place
         return backend
 
@@ -263,7 +265,7 @@ class _Hosts:
 def _socket_address(path: str) -> Address:
     if not path.startswith("/"):
         raise BadValue(f"socket {quoted(path)}: not an absolute path")
-    if len(path.encode("utf-8", "surrogateescape")) > MAX_SOCKET_PATH:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise BadValue(f"socket path longer than {MAX_SOCKET_PATH} bytes")
     return Address(path)
 

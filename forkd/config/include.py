@@ -12,12 +12,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 
 MAX_SIZE = 32 << 20  # bytes, of one file or of what a command prints
 COMMAND_TIMEOUT = 30.0  # seconds
 
 _GLOB_CHARACTERS = re.compile(r"[*?\[{]")
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_BRACE_MARKS = re.compile(r"[{},]")
 
 
 class IncludeError(Exception):
@@ -41,13 +42,31 @@ def find_files(operand: str, folder: str) -> list[str]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """*pattern* without its ``{a,b}``, once for each alternative."""
-    braces = _BRACES.search(pattern)
-    if braces is None:
+    """*pattern* without its ``{a,b}``, once for each alternative; braces may nest."""
+    cuts = _outer_braces(pattern)
+    if not cuts:
         yield pattern
         return
-    for alternative in braces.group(1).split(","):
-        yield from _expanded(pattern[: braces.start()] + alternative + pattern[braces.end() :])
+    before, after = pattern[: cuts[0]], pattern[cuts[-1] + 1 :]
+    for begin, end in pairwise(cuts):
+        yield from _expanded(before + pattern[begin + 1 : end] + after)
+
+
+def _outer_braces(pattern: str) -> list[int]:
+    """Where the first pair of outer braces opens, where its commas stand, and where it closes."""
+    depth = 0
+    cuts: list[int] = []
+    for mark in _BRACE_MARKS.finditer(pattern):
+        at, character = mark.start(), mark.group()
+        if character == "{":
+            depth += 1
+        elif character == "}" and depth:
+            depth -= 1
+            if depth == 0:
+                return [*cuts, at]
+        if depth == 1 and character in "{,":
+            cuts.append(at)
+    return []
 
 
 def read_file(path: str) -> bytes:
@@ -58,7 +77,7 @@ def read_file(path: str) -> bytes:
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise IncludeError(f"cannot read {shown}: {error.strerror}") from None
-    return _checked(data, shown)
+    return limited(data, shown)
 
 
 def run_command(command: str, folder: str) -> bytes:
@@ -80,7 +99,7 @@ def run_command(command: str, folder: str) -> bytes:
     output, in_time = _output(process)
     if not in_time:
         raise IncludeError(f"{shown} did not end within {COMMAND_TIMEOUT:g} s")
-    output = _checked(output, f"the output of {shown}")
+    output = limited(output, f"the output of {shown}")
     if process.returncode < 0:
         raise IncludeError(f"{shown} was ended by signal {-process.returncode}")
     if process.returncode:
@@ -116,7 +135,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _checked(data: bytes, what: str) -> bytes:
+def limited(data: bytes, what: str) -> bytes:
+    """*data*, unless it is too large: then IncludeError about *what*."""
     if len(data) > MAX_SIZE:
         raise IncludeError(f"{what} is larger than {MAX_SIZE >> 20} MiB")
     return data

@@ -1,7 +1,8 @@
 """What lighttpd knows: its modules and directives by name (config.md 14).
 
-Names only.  With them a configuration that asks for something forkd lacks is told so, a slip gets a
-suggestion, and a directive of a module that is not listed is told from one that does not exist.
+Names only, with a few that forkd reserves for itself.  With them a configuration that asks for
+something forkd lacks is told so, a slip gets a suggestion, and a directive of a module that is not
+listed is told from one that does not exist.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DIRECTIVES: dict[str, str] = {
         mimetype.assign mimetype.use-xattr etag.use-inode etag.use-mtime etag.use-size
         server.errorlog server.breakagelog debug.log-condition-handling debug.log-file-not-found
         debug.log-request-handling debug.log-request-header debug.log-response-header
-        debug.log-timeouts debug.log-state-handling debug.log-ssl-noise
+        debug.log-timeouts debug.log-state-handling
         """,
     "mod_indexfile": "index-file.names",
     "mod_staticfile": """
@@ -110,6 +111,7 @@ DIRECTIVES: dict[str, str] = {
         ssl.verifyclient.exportcert ssl.verifyclient.ca-file ssl.verifyclient.ca-dn-file
         ssl.verifyclient.ca-crl-file ssl.dh-file ssl.ec-curve ssl.honor-cipher-order
         ssl.empty-fragments ssl.use-sslv2 ssl.use-sslv3 ssl.disable-client-renegotiation
+        debug.log-ssl-noise
         """,
     "mod_cgi": """
         cgi.assign cgi.execute-x-only cgi.x-sendfile cgi.x-sendfile-docroot cgi.local-redir
@@ -124,6 +126,8 @@ DIRECTIVES: dict[str, str] = {
     "mod_wstunnel": """
         wstunnel.server wstunnel.balance wstunnel.debug wstunnel.map-extensions wstunnel.frame-type
         wstunnel.origins wstunnel.ping-interval
+        wstunnel.framing wstunnel.deflate wstunnel.subprotocols wstunnel.max-message-rate
+        wstunnel.rate-action
         """,
     "mod_ajp13": "ajp13.server ajp13.balance ajp13.debug ajp13.map-extensions",
     "mod_sockproxy": """

@@ -40,7 +40,7 @@ def balance(value: Value, context: Context) -> str:
 
 
 def binary_frames(value: Value, context: Context) -> bool:
-    return _frame_word(value, context) == "binary"
+    return bool(_frame_word(value, context) == "binary")
 
 
 def rule_set(value: Value, context: Context) -> RuleSet:
@@ -62,10 +62,12 @@ def rule_set(value: Value, context: Context) -> RuleSet:
 def alias_pairs(value: Value, context: Context) -> tuple[tuple[str, str], ...]:
     """alias.url; a key that an earlier one always beats is an error (core.md 13)."""
     pairs = text_pairs(value, context)
-    for index, (key, _) in enumerate(pairs):
-        shadow = next((earlier for earlier, _ in pairs[:index] if key.startswith(earlier)), None)
+    keys = [key for key, _ in pairs]
+    for index, key in enumerate(keys):
+        shadow = next((earlier for earlier in keys[:index] if key.startswith(earlier)), None)
         if shadow is not None and isinstance(value, ConfigList):
-            context.error(f'"{key}" never matches: "{shadow}" before it does', place_of(value, index))
+            place = place_of(value, index)
+            context.error(f'"{key}" never matches: "{shadow}" before it does', place)
     return pairs
 
 
@@ -134,14 +136,27 @@ _FLAGS = {
     "gw.upgrade-with-request-body": ("upgrade_with_request_body", flag),
 }
 _TRAILERS = "request.trailer-whitelist"
-_MEANINGLESS_FLAGS = """
-    server.graceful-restart-bg server.graceful-unconfig-sock server.clock-jump-restart
-    server.h1-discard-backend-1xx server.h2-discard-backend-1xx server.discard-backend-1xx
-    server.errorlog-high-precision server.errorlog-utf8 server.metrics-high-precision
-    server.pcre_jit server.network-mptcp chunkqueue.splice cgi.tempfile-accum proxy.force-http10
-    auth.delay-invalid-creds auth.http-goaway-invalid-creds ssl.refresh-certs ssl.refresh-crls
-    ssl.session-cache
-    """.split()
+_MEANINGLESS_FLAGS = (
+    "server.graceful-restart-bg",
+    "server.graceful-unconfig-sock",
+    "server.clock-jump-restart",
+    "server.h1-discard-backend-1xx",
+    "server.h2-discard-backend-1xx",
+    "server.discard-backend-1xx",
+    "server.errorlog-high-precision",
+    "server.errorlog-utf8",
+    "server.metrics-high-precision",
+    "server.pcre_jit",
+    "server.network-mptcp",
+    "chunkqueue.splice",
+    "cgi.tempfile-accum",
+    "proxy.force-http10",
+    "auth.delay-invalid-creds",
+    "auth.http-goaway-invalid-creds",
+    "ssl.refresh-certs",
+    "ssl.refresh-crls",
+    "ssl.session-cache",
+)
 
 
 def feature_flags(value: Value, context: Context) -> Changes:

@@ -7,9 +7,9 @@ plain OS strings, said where they stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..address import Address
 from ..uri import ParseOptions
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..message import Request
     from .conditions import ConditionSet
     from .substitution import RuleSet
+
+MAX_VARIANTS = 1024  # requests choose the blocks that hold, so their combinations need a limit
 
 Balance = Literal["least-connection", "round-robin", "hash", "sticky"]
 
@@ -33,6 +35,8 @@ class Diagnostic:
     text: str
     source: str = ""
     """The source line, for the caret below it."""
+    kind: Literal["", "missing-program"] = ""
+    """What an exit code may depend on (forkd(8))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,12 @@ class BackendSpec:
 
     gateway: str
     """Name of the module without ``mod_``."""
-    key: str
+    key: str = field(compare=False)
     """The ext it was first defined under; for messages only, like ``label``."""
-    label: str
+    label: str = field(compare=False)
     address: Address
-    """The socket path or host as configured; procs of a ``bin_path`` add their number to it."""
+    """The socket path (an OS string) or the resolved host; procs of a ``bin_path`` add their number
+    to the path or port."""
     bin_path: tuple[str, ...] = ()
     """argv (OS strings); empty for a remote backend."""
     min_procs: int = 1
@@ -221,7 +226,7 @@ class WsTunnelSettings:
 
 @dataclass(frozen=True, slots=True)
 class AccessLogSettings:
-    """Where and how a request is logged (core.md 18.1). ``filename`` "" with no syslog: not at all."""
+    """Where and how a request is logged (core.md 18.1); nowhere without filename and syslog."""
 
     filename: str = ""
     """OS string; ``|command`` pipes."""
@@ -254,6 +259,7 @@ class RequestConfig:
     server_tag: str = ""
     """Value of the Server field; "" for none."""
     errorlog: str = ""
+    """OS string, like ``breakagelog``."""
     breakagelog: str = ""
     limits: Limits = Limits()
     errors: ErrorSettings = ErrorSettings()
@@ -287,6 +293,8 @@ class ServerSettings:
     modules: tuple[str, ...] = ()
     """As listed, duplicates dropped, without the ``mod_`` prefix: the order of hooks."""
     port: int = 80
+    bind: str = ""
+    """As configured; what it came to is among the listeners."""
     username: str = ""
     groupname: str = ""
     chroot: str = ""
@@ -305,7 +313,6 @@ class ServerSettings:
     upload_dirs: tuple[str, ...] = ("/var/tmp",)
     upload_temp_file_size: int = 1 << 20
     core_files: bool = False
-    systemd_socket_activation: bool = False
     parse_options: ParseOptions = ParseOptions()
     features: Features = Features()
     worker_timeout: float = 60
@@ -324,16 +331,76 @@ class Config:
     base: RequestConfig
     """The global scope alone: what holds before a request is known."""
     conditions: ConditionSet
+    blocks: tuple[Mapping[str, Any], ...] = field(default=({},), repr=False)
+    """Per block what it sets: values by dotted field path of RequestConfig; see ``compose``."""
     diagnostics: tuple[Diagnostic, ...] = ()
     """Warnings and notes; errors raise ConfigError."""
     log_files: tuple[str, ...] = ()
     """What any block, whether or not its condition will ever match, names as ``server.errorlog``,
     ``server.breakagelog`` or ``accesslog.filename``: OS strings, ``|command`` too, each once."""
     _variants: dict[int, RequestConfig] = field(default_factory=dict, repr=False, compare=False)
-    _build: Callable[[int], RequestConfig] | None = field(default=None, repr=False, compare=False)
 
     def select(self, request: Request) -> RequestConfig:
-        """What holds for *request*.  Cheap: conditions give a bit mask, the mask a memoised value."""
-        raise NotImplementedError
+        """What holds for *request*.  Equal answers are mostly the same object.
+
+        Cheap: the conditions give a bit mask, the mask a remembered value.  Raises PatternTooSlow.
+        """
+        mask = self.conditions.mask(request)
+        variant = self._variants.get(mask)
+        return self._variant(mask) if variant is None else variant
+
+    def _variant(self, mask: int) -> RequestConfig:
+        """The global values, replaced key by key by those of the true blocks (config.md 9.2)."""
+        variant = self.base
+        if mask != 1:
+            values = dict(self.blocks[0])
+            for index, own in enumerate(self.blocks[1:], start=1):
+                if mask >> index & 1:
+                    values |= own
+            variant = compose(values, self.server.modules)
+        if len(self._variants) >= MAX_VARIANTS:
+            self._variants.clear()
+        self._variants[mask] = variant
+        return variant
 
 
+def compose(values: Mapping[str, Any], modules: Sequence[str]) -> RequestConfig:
+    """The RequestConfig with *values*, by dotted field path, in the places of the defaults.
+
+    ``servers.NAME.FIELD`` stands for the field of a GatewayServer; there is one for each of
+    *modules* that has routes.
+    """
+    plain, nested = _by_head(values)
+    servers = _by_head(nested.pop("servers", {}))[1]
+    plain["servers"] = tuple(
+        with_values(GatewayServer(name, ()), servers[name])
+        for name in modules
+        if servers.get(name, {}).get("routes")
+    )
+    for name, inner in nested.items():
+        plain[name] = with_values(getattr(_DEFAULT, name), inner)
+    return replace(_DEFAULT, **plain)
+
+
+_DEFAULT = RequestConfig()
+
+
+def with_values(record: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of the dataclass instance *record* with *values*, by dotted field path."""
+    plain, nested = _by_head(values)
+    for name, inner in nested.items():
+        plain[name] = with_values(getattr(record, name), inner)
+    return replace(record, **plain)
+
+
+def _by_head(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Values with a plain name, and the others by the first part of theirs."""
+    plain: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        head, dot, rest = path.partition(".")
+        if dot:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            plain[head] = value
+    return plain, nested

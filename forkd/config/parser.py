@@ -31,7 +31,7 @@ from .syntax import (
 from .tree import Place
 
 MAX_INTEGER = 2**31 - 1
-MAX_NESTING = 50  # of blocks or of parentheses; nobody writes ten
+MAX_NESTING = 32  # of blocks or of parentheses; nobody writes ten
 
 _ELSE_WORDS = frozenset(("else", "elif", "elsif", "elseif"))
 _ASSIGNMENTS: dict[Kind, Literal["=", ":=", "+="]] = {

@@ -31,14 +31,14 @@ class PatternError(ValueError):
 class Pattern:
     """A compiled expression.  Equal texts are equal patterns; pickles as its text."""
 
-    __slots__ = ("text", "groups", "_compiled", "_limit")
+    __slots__ = ("text", "groups", "_compiled", "_may_explode")
 
     def __init__(self, text: str) -> None:
         """Compile *text*.  Raises PatternError."""
         self.text = text
         self._compiled = _compile(text)
         self.groups: int = self._compiled.groups
-        self._limit = SEARCH_TIMEOUT if _may_explode(text) else None
+        self._may_explode = _may_explode(text)
 
     def search(self, text: str) -> tuple[str, ...] | None:
         """Group 0 and the others of the first match, missing ones ""; None where there is none.
@@ -56,12 +56,15 @@ class Pattern:
         return self._search(text) is not None
 
     def _search(self, text: str) -> regex.Match[bytes] | None:
+        data = text.encode("latin-1")
+        if not self._may_explode:
+            return self._compiled.search(data)
         try:
-            return self._compiled.search(text.encode("latin-1"), timeout=self._limit)
+            return self._compiled.search(data, timeout=SEARCH_TIMEOUT)
         except TimeoutError:
             raise PatternTooSlow(
                 f"regular expression {self.text!r}: no answer within {SEARCH_TIMEOUT} s"
-                f" on a text of {len(text)} bytes"
+                f" on a text of {len(data)} bytes"
             ) from None
 
     def __eq__(self, other: object) -> bool:

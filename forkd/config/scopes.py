@@ -38,6 +38,11 @@ class Scope:
             scope = scope.parent
 
     @property
+    def depth(self) -> int:
+        """Blocks around it."""
+        return sum(1 for _ in self.outwards()) - 1
+
+    @property
     def number(self) -> int:
         assert self.index is not None, "a dropped block has no number"
         return self.index

@@ -47,10 +47,14 @@ class Tunnels(Protocol):
 class WorkerContext(Protocol):
     """What a gateway may ask of the worker that it runs in."""
 
-    config: Config
-    board: Board
-    balancer: Balancer
-    tunnels: Tunnels
+    @property
+    def config(self) -> Config: ...
+    @property
+    def board(self) -> Board: ...
+    @property
+    def balancer(self) -> Balancer: ...
+    @property
+    def tunnels(self) -> Tunnels: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def _is_not_newer(last_modified: str, since: str) -> bool:
     return date is not None and modified is not None and modified <= date
 
 
-_TAG = re.compile(r'[ \t,]*(?:(?P<weak>W/)?(?P<tag>"[^"]*")[ \t]*(?=,|$)|[^,]+)')
+_ITEM = re.compile(r'[ \t,]*(?:(?P<weak>W/)?(?P<tag>"[^"]*"))?(?P<rest>[^,]*)')
 
 
 def matches(field: str, etag: str, weakly: bool) -> bool:
@@ -90,10 +90,10 @@ def matches(field: str, etag: str, weakly: bool) -> bool:
     """
     if field.strip(" \t") == "*":
         return True
-    for found in _TAG.finditer(field):
-        if etag and found["tag"] == etag and (weakly or not found["weak"]):
-            return True
-    return False
+    return bool(etag) and any(
+        item["tag"] == etag and not item["rest"].strip(" \t") and (weakly or not item["weak"])
+        for item in _ITEM.finditer(field)
+    )
 
 
 def allows_range(request: Request, etag: str, last_modified: str) -> bool:

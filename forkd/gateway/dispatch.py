@@ -14,9 +14,10 @@ from .. import hooks
 from ..config.model import Config
 from ..errors import ClientGone, ForkdError, MethodNotAllowed, PayloadTooLarge
 from ..hooks import Phase
+from ..http.errorpage import error_response
 from ..http.exchange import Exchange
 from ..message import Head, Request
-from . import GATEWAYS, errordoc, files, static, trace
+from . import GATEWAYS, files, static, trace
 from .base import WorkerContext
 from .failure import Failure, Handler, Intercepted, handler_for, handler_request, report
 from .files import OpenFile
@@ -43,7 +44,8 @@ def _recover(
     """Answer a failed request: by its error handler if there is one and it works, else by the
     document for its status.  A handler that fails has no handler behind it."""
     report(exchange, failure)
-    handler = handler_for(failure.status, exchange.settings.errors)
+    failed, errors = exchange.request, exchange.settings.errors
+    handler = handler_for(failure.status, errors)
     if handler and not exchange.started:
         config = worker.config
         try:
@@ -52,11 +54,19 @@ def _recover(
             return
         except ForkdError as error:
             log.warning("error handler %s: status %d, %s", handler.target, error.status, error)
+        finally:
+            exchange.request = failed  # what the access log is to tell of
     if exchange.started:
         exchange.abort(failure.text)
-        return
-    exchange.on_head = _head_filter(exchange, worker.config)
-    errordoc.respond(exchange, failure.status, failure.fields)
+    else:
+        exchange.on_head = _head_filter(exchange, worker.config)
+        _respond(exchange, *error_response(failure.status, errors, failure.fields))
+
+
+def _respond(exchange: Exchange, head: Head, body: bytes) -> None:
+    exchange.respond(head)
+    exchange.write(body)
+    exchange.finish()
 
 
 # -- the steps --------------------------------------------------------------------------------
@@ -133,8 +143,8 @@ def _serve(exchange: Exchange, worker: WorkerContext, handler: Handler | None) -
 
 def _select(exchange: Exchange, config: Config, handler: Handler | None) -> None:
     """The configuration for the request, and what follows from it before anything is done."""
+    settings = exchange.settings = config.select(exchange.request)
     request = exchange.request
-    settings = exchange.settings = config.select(request)
     exchange.on_head = _head_filter(exchange, config, handler, settings.errors.error_intercept)
     if settings.debug.request_header:
         trace.request_head(request)

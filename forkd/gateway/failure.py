@@ -60,13 +60,13 @@ def handler_for(status: int, errors: ErrorSettings) -> Handler | None:
 
 
 def handler_request(received: Request, target: str, status: int, config: Config) -> Request:
-    """A plain GET for *target* in place of *received*, whose body and conditions are not meant
-    for it.  Raises BadRequest when *target* is no URL."""
+    """A plain GET (HEAD where that was asked) for *target* in place of *received*, whose body and
+    conditions are not meant for it.  Raises BadRequest when *target* is no URL."""
     path, query = normalise_target(target, config.server.parse_options)
     told = (("REDIRECT_STATUS", str(status)), ("REDIRECT_URI", received.target))
     return replace(
         received,
-        method="GET",
+        method="HEAD" if received.method == "HEAD" else "GET",
         path=path,
         query=query,
         decoded_path=decode_path(path),

@@ -25,7 +25,7 @@ def serve(
     A bad handshake is refused before a backend is looked for.
     """
     request, settings = exchange.request, exchange.settings
-    agreed = handshake.accept(request, settings.wstunnel)
+    handshake.check_request(request, settings.wstunnel)
     while exchange.read():
         pass  # a body has no meaning here
     deadline = time.monotonic() + (settings.wstunnel.handshake_timeout or float("inf"))
@@ -34,12 +34,13 @@ def serve(
         if exchange.gone.is_set():
             raise ClientGone("left during the handshake")
         codec = WebSocketCodec(
-            binary=agreed.binary,
+            binary=handshake.sends_binary(request, settings.wstunnel),
             max_message_size=settings.wstunnel.max_message_size,
             max_frame_size=settings.wstunnel.max_frame_size,
         )
         times = tunnel_times(settings.limits, settings.wstunnel, backend.proc.backend)
-        open_tunnel(exchange, agreed.head, backend, codec, times, worker)
+        head = handshake.response_head(request, settings.wstunnel)
+        open_tunnel(exchange, head, backend, codec, times, worker)
     except BaseException:
         backend.port.abort("handshake failed")
         backend.lease.release()

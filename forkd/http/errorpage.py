@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from http import HTTPStatus
 
 from ..config.model import ErrorSettings
@@ -47,9 +48,10 @@ def error_response(
 
 
 def _error_file(status: int, prefix: str) -> bytes | None:
+    # Not to hang on a fifo that somebody put there, the file is opened without blocking.
     try:
         fd = os.open(os_path(f"{prefix}{status}.html"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else None
     except OSError:
         return None
-    with open(fd, "rb") as file:
-        return file.read()

@@ -1,14 +1,23 @@
-"""What a gateway may do to a client: one request and its response, whatever the HTTP version."""
+"""What a gateway may do to a client: one request and its response, whatever the HTTP version.
+
+``Exchange`` is the interface; ``ExchangeBase`` holds what the versions share: which fields go out,
+and what the access log is told.
+"""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from email.utils import formatdate
 from typing import Protocol
 
 from gevent.event import Event
 
-from ..config.model import RequestConfig
-from ..message import Head, Request
+from ..accesslog import Entry
+from ..config.model import AccessLogSettings, RequestConfig
+from ..message import Fields, Head, Pair, Request
 from ..net.port import Port
 
 
@@ -20,19 +29,26 @@ class Exchange(Protocol):
     """
 
     request: Request
+    """After ``upgrade``, only what the access log still needs of it."""
     settings: RequestConfig
-    """Set by ``handle`` as soon as it has selected; until then the global values."""
+    """Set by ``handle`` as soon as it has selected; until then the global values.  Setting it may
+    change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0."""
     gone: Event
-    """Set when the client has left."""
+    """Set when the client has left, or will at least send nothing more."""
     started: bool
     """Whether the final head has been sent."""
     on_head: Callable[[Head], Head]
     """Applied to the final head before it is sent: response hooks. ``handle`` sets it."""
     file_name: str
     """Physical path, for the access log; "" when none."""
+    environment: tuple[Pair, ...]
+    """What a gateway told its backend, for the access log."""
 
     def read(self) -> bytes:
-        """The next piece of the body, b"" at its end; asks for it with 100 Continue when needed."""
+        """The next piece of the body, b"" at its end; asks for it with 100 Continue when needed.
+
+        Raises BadRequest for bad framing, PayloadTooLarge as soon as it is known.
+        """
 
     def inform(self, head: Head) -> None:
         """An interim response, 1xx; dropped for HTTP/1.0."""
@@ -63,3 +79,155 @@ class Exchange(Protocol):
 
 
 Handler = Callable[[Exchange], None]
+Log = Callable[[AccessLogSettings, Entry], None]
+
+# RFC 9110 section 7.6.1 and RFC 9112 section 6: the connection's own, added where they are due.
+_OF_THE_CONNECTION = frozenset(
+    {"connection", "content-length", "keep-alive", "proxy-connection", "transfer-encoding"}
+)
+_LINE_ENDS = str.maketrans("\r\n\0", "   ")
+_BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
+_LOGGED_FIELD = re.compile(r"%\{([^}]+)\}([iC])")
+
+
+class ExchangeBase:
+    """State and decisions that all versions share; a version adds the wire."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_clock",
+        "_fields",
+        "_log",
+        "_settings",
+        "_status",
+        "environment",
+        "file_name",
+        "gone",
+        "on_head",
+        "request",
+        "started",
+    )
+
+    def __init__(self, request: Request, settings: RequestConfig, gone: Event, log: Log) -> None:
+        self.request = request
+        self.gone = gone
+        self.started = False
+        self.on_head: Callable[[Head], Head] = unchanged
+        self.file_name = ""
+        self.environment: tuple[Pair, ...] = ()
+        self.settings = settings
+        self._log = log
+        self._clock = time.monotonic()
+        self._status = 0
+        self._fields: list[Pair] = []
+        self._body_bytes = 0
+
+    @property
+    def settings(self) -> RequestConfig:
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: RequestConfig) -> None:
+        self._settings = settings
+        request = self.request
+        if not settings.limits.protocol_http11 and request.version == "HTTP/1.1":
+            fields = request.fields.without("upgrade")
+            self.request = replace(request, version="HTTP/1.0", keep_alive=False, fields=fields)
+
+    # -- the head ---------------------------------------------------------------------------------
+
+    def _start(self, head: Head) -> Head:
+        """The final head after its hooks; from here on the response is under way."""
+        if self.started:
+            raise RuntimeError("a second final head")
+        head = self.on_head(head)
+        self.started = True
+        self._status = head.status
+        return head
+
+    def _may_have_body(self, status: int) -> bool:
+        return status not in _BODILESS and self.request.method != "HEAD"
+
+    def _own_fields(self, head: Head) -> list[Pair]:
+        """The fields of *head* as they may go out, with Date and Server."""
+        fields: list[Pair] = []
+        dated = named = False
+        for name, value in head.fields:
+            key = name.lower()
+            if key in _OF_THE_CONNECTION:
+                continue
+            dated = dated or key == "date"
+            named = named or key == "server"
+            fields.append((one_line(name), one_line(value)))
+        if not dated:
+            fields.append(("Date", http_date_now()))
+        tag = self._settings.server_tag
+        if tag and not named:
+            fields.append(("Server", tag))
+        self._fields = fields
+        return fields
+
+    # -- the access log ---------------------------------------------------------------------------
+
+    def _write_log(self, mark: str, bytes_in: int, bytes_out: int, body_bytes: int) -> None:
+        request = self.request
+        entry = Entry(
+            request=request,
+            connection=request.connection,
+            status=self._status,
+            body_bytes=body_bytes,
+            started=request.started,
+            duration=time.monotonic() - self._clock,
+            mark=mark,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            response_fields=Fields(self._fields),
+            file_name=self.file_name,
+            server_name=self._settings.server_name,
+            environment=self.environment,
+            number=request.number,
+        )
+        self._log(self._settings.access_log, entry)
+
+    def _shrink(self) -> None:
+        """Let go of what an access line cannot want: a tunnel's exchange lives as long as it."""
+        access_log = self._settings.access_log
+        wanted: set[str] = set()
+        if access_log.filename or access_log.use_syslog:
+            for name, code in _LOGGED_FIELD.findall(access_log.format):
+                wanted.add("cookie" if code == "C" else name.lower())
+        fields = Fields(pair for pair in self.request.fields if pair[0].lower() in wanted)
+        self.request = replace(self.request, fields=fields)
+        self.gone = _NEVER
+        self.on_head = unchanged
+        if "}o" not in access_log.format:
+            self._fields = []
+
+
+_NEVER = Event()  # stands where the event of a connection was
+
+
+def unchanged(head: Head) -> Head:
+    """No hook."""
+    return head
+
+
+def one_line(text: str) -> str:
+    """*text* with a blank for each CR, LF and NUL: it is to stay in its own field."""
+    if "\r" in text or "\n" in text or "\0" in text:
+        return text.translate(_LINE_ENDS)
+    return text
+
+
+_date: tuple[int, str] = (-1, "")
+
+
+def http_date_now() -> str:
+    """The time as an HTTP date (RFC 9110 section 5.6.7), made once a second."""
+    global _date
+    now = int(time.time())
+    second, text = _date
+    if now != second:
+        text = formatdate(now, usegmt=True)
+        _date = (now, text)
+    return text

@@ -22,6 +22,7 @@ class H1Body:
         self.is_over = False
         self.trailers = Fields()
         self._length = length
+        self._fed = 0
         self._gate: ChunkGate | None = None
         if length is None:
             fields = request.fields
@@ -46,17 +47,14 @@ class H1Body:
     def feed(self, data: bytes) -> bytes:
         """Take *data* up to the body's end; what is behind it is given back."""
         if self._gate is None:
-            rest = b""
-            missing = (self._length or 0) - self._fed()
+            missing = (self._length or 0) - self._fed
             data, rest = data[:missing], data[missing:]
+            self._fed += len(data)
         else:
             data, rest = self._gate.feed(data)
         if data:
             self._h11.receive_data(data)
         return rest
-
-    def _fed(self) -> int:
-        return self.taken + len(self._h11.trailing_data[0])
 
     def take(self) -> bytes | None:
         """The next piece; b"" at the end, which sets ``is_over``; None when more is to be fed."""

@@ -21,12 +21,19 @@ Key = tuple[BackendSpec, int, Habitat]
 class Backends:
     """The procs that this master starts.  Remote backends need nobody and are not here."""
 
-    def __init__(self, loop: Loop, reaper: Reaper, raw_stderr: Callable[[str], int]) -> None:
-        self.on_death: Callable[[Slot, str], None] = lambda slot, why: None
+    def __init__(
+        self,
+        loop: Loop,
+        reaper: Reaper,
+        raw_stderr: Callable[[str], int],
+        on_death: Callable[[Slot, str], None],
+    ) -> None:
+        """*raw_stderr* gives a breakage log's descriptor by its name; *on_death* hears of each
+        proc that ends unasked, and why, before it is started again."""
         self._slots: dict[Key, Slot] = {}
         self._leaving: set[Slot] = set()
-        self._around = Surroundings(loop, reaper, raw_stderr, self._died, self._closed)
-        self._on_empty: Callable[[], None] = lambda: None
+        self._around = Surroundings(loop, reaper, raw_stderr, on_death, self._closed)
+        self._on_empty: Callable[[], None] = _nothing
 
     def __iter__(self) -> Iterator[Slot]:
         """Those that live and those that are on their way out."""
@@ -75,9 +82,12 @@ class Backends:
     def end_all(self, kill_delay: float, on_empty: Callable[[], None]) -> None:
         """End everything; *on_empty* is called when it has ended."""
         self._on_empty = on_empty
+        for slot in list(self._leaving):
+            slot.end(kill_delay)
         for key, slot in list(self._slots.items()):
             self._end(key, slot, kill_delay)
-        if not self._leaving:
+        if not self._leaving and self._on_empty is on_empty:
+            self._on_empty = _nothing
             on_empty()
 
     def kill_all(self) -> None:
@@ -102,10 +112,12 @@ class Backends:
         self._leaving.add(slot)
         slot.end(kill_delay)
 
-    def _died(self, slot: Slot, why: str) -> None:
-        self.on_death(slot, why)
-
     def _closed(self, slot: Slot) -> None:
         self._leaving.discard(slot)
         if not self._slots and not self._leaving:
-            self._on_empty()
+            on_empty, self._on_empty = self._on_empty, _nothing
+            on_empty()
+
+
+def _nothing() -> None:
+    """Nobody waits for the last slot to close."""

@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..config.model import Config
 from ..errors import ConfigError, StartError
@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Loading:
-    """One load.  *on_result* is called once, unless ``cancel`` comes first."""
+    """One load.  *on_result* is called once, unless ``cancel`` comes first.
+
+    The child keeps the descriptors *keep*: the logs.
+    """
 
     def __init__(
         self,
@@ -35,13 +38,14 @@ class Loading:
         loop: Loop,
         reaper: Reaper,
         on_result: Callable[[Result], None],
+        keep: Iterable[int] = (),
     ) -> None:
         self._loop = loop
         self._on_result = on_result
         self._data = bytearray()
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reader, False)
-        self._pid = fork.fork(lambda: _load(load, writer), (writer,))
+        self._pid = fork.fork(lambda: _load(load, writer), (writer, *keep))
         os.close(writer)
         reaper.add(self._pid, self._exited)
         loop.watch(self._reader, self._readable)

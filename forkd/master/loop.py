@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 log = logging.getLogger(__name__)
 

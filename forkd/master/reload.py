@@ -62,14 +62,17 @@ class Reloads:
     """One reload at a time; whoever asks meanwhile shares the one that comes after it.
 
     *start_loading* begins to load and gets the callback for the result; *roll_out* raises the
-    generation of a configuration and calls back when it serves or has been undone.
+    generation of a configuration and calls back when it serves or has been undone; *on_outcome*
+    hears of every reload that was not cancelled, once, before those who asked for it.
     """
 
     def __init__(
         self,
         start_loading: Callable[[Callable[[Result], None]], Loading],
         roll_out: Callable[[Config, OnOutcome], None],
+        on_outcome: OnOutcome,
     ) -> None:
+        self._on_outcome = on_outcome
         self._start_loading = start_loading
         self._roll_out = roll_out
         self._loading: Loading | None = None
@@ -104,6 +107,8 @@ class Reloads:
 
     def _finish(self, error: StartError | None) -> None:
         outcomes, self._running = self._running, []
+        if outcomes:
+            self._on_outcome(error)
         for on_outcome in outcomes:
             on_outcome(error)
         if self._waiting and not self._running:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from ..config.model import Config
 from ..errors import StartError
 from ..log import LogFiles
-from ..scoreboard import Board, procs_for, rows_for
+from ..scoreboard import MASTER_ROW, Board, procs_for, rows_for
 from ..unix import user
 from .backends import Backends
+from .failure import cause
 from .listeners import Listeners
 from .loop import Timer
 from .slot import Habitat, Slot
@@ -35,13 +36,15 @@ class Site:
     listeners: Listeners
     backends: Backends
     open_logs: Callable[[Config], LogFiles]
+    use_logs: Callable[[LogFiles], None]
+    """Makes them the master's own."""
 
 
 class Rollout:
     """Bring up the generation of *config*, in place of *old* if there is one.
 
-    *on_end* is called once, with None when it serves, or with the reason when all was undone; its
-    workers, if it had any, are told to stop and belong to the caller either way: ``generation``.
+    *on_end* is called once, with None when it serves, or with the reason when all was undone.
+    Either way ``generation`` is the caller's then; one that was undone may have workers to stop.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class Rollout:
         except StartError as error:
             self.fail(error)
             return
+        except OSError as error:  # out of descriptors or memory
+            self.fail(StartError(cause(error)))
+            return
         self._timer = self._site.crew.loop.call_later(TIME_LIMIT, self._too_late)
         assert self.generation is not None
         self.generation.tend()
@@ -78,10 +84,13 @@ class Rollout:
         site, config = self._site, self.config
         identity = identity_of(config)
         self.logs = site.open_logs(config)
+        if self._old is None:
+            site.use_logs(self.logs)
         listeners = site.listeners.open(config.listeners)
         self._board = Board.create(
             self._number, rows_for(worker_count(config)), procs_for(config.backends)
         )
+        self._board.claim(MASTER_ROW)
         habitat = Habitat(identity, config.server.chroot, config.server.breakagelog)
         self._added = site.backends.add(self._board, habitat)
         self.generation = Generation(
@@ -112,9 +121,11 @@ class Rollout:
         try:
             self._site.backends.publish()
         except OSError as error:
-            self.fail(StartError(f"cannot take over a backend's socket: {error}"))
+            self.fail(StartError(f"cannot take over a backend's socket: {cause(error)}"))
             return
         self._site.listeners.settle(self.config.listeners)
+        if self.logs is not None:
+            self._site.use_logs(self.logs)
         self._on_end(self, None)
 
     def fail(self, error: StartError) -> None:
@@ -126,7 +137,7 @@ class Rollout:
         if self.generation is None:
             if self._board is not None:
                 self._board.close()
-            if self.logs is not None:
+            if self.logs is not None and self._old is not None:
                 self.logs.close()
         self._on_end(self, error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from .backends import Backends
 from .loop import Loop, Timer
@@ -18,17 +18,20 @@ log = logging.getLogger(__name__)
 
 
 class Shutdown:
-    """Ends everything; *on_end* is called when nothing runs any more."""
+    """Ends everything; *on_end* is called when nothing runs any more.
+
+    *generations* is the master's own list: those that are gone are gone from it.
+    """
 
     def __init__(
         self,
         loop: Loop,
-        generations: Iterable[Generation],
+        generations: Sequence[Generation],
         backends: Backends,
         on_end: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._generations = list(generations)
+        self._generations = generations
         self._backends = backends
         self._on_end = on_end
         self._timers: list[Timer] = []
@@ -41,8 +44,8 @@ class Shutdown:
             self.cut()
             return
         # A worker that does not keep the time is told with a second to go, and killed after it.
-        self._at(max(timeout - FLUSH_TIME, timeout / 2), Generation.stop)
-        self._at(timeout + MERCY, Generation.kill)
+        self._after(max(timeout - FLUSH_TIME, timeout / 2), lambda: self._each(Generation.stop))
+        self._after(timeout + MERCY, lambda: self._each(Generation.kill))
         self._each(Generation.finish)
 
     def cut(self) -> None:
@@ -53,15 +56,13 @@ class Shutdown:
         for timer in self._timers:
             timer.cancel()
         if self._ends_backends:
-            self._at_once(self._backends.kill_all, BACKEND_TIME_QUICK)
+            self._after(BACKEND_TIME_QUICK, self._backends.kill_all)
             return
-        self._at(FLUSH_TIME + MERCY, Generation.kill)
+        self._after(FLUSH_TIME + MERCY, lambda: self._each(Generation.kill))
         self._each(Generation.stop)
 
-    def generation_gone(self, generation: Generation) -> None:
-        """The last worker of *generation* has ended."""
-        if generation in self._generations:
-            self._generations.remove(generation)
+    def generation_gone(self) -> None:
+        """The last worker of one of them has ended."""
         self._next()
 
     def _each(self, act: Callable[[Generation], None]) -> None:
@@ -79,8 +80,5 @@ class Shutdown:
             BACKEND_TIME_QUICK if self._is_quick else BACKEND_TIME, self._on_end
         )
 
-    def _at(self, delay: float, act: Callable[[Generation], None]) -> None:
-        self._at_once(lambda: self._each(act), delay)
-
-    def _at_once(self, callback: Callable[[], None], delay: float) -> None:
+    def _after(self, delay: float, callback: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(delay, callback))

@@ -338,16 +338,18 @@ class Slot:
     # -- its end --------------------------------------------------------------------------------
 
     def end(self, kill_delay: float = KILL_DELAY) -> None:
-        """End the process if there is one, then close the socket and unlink its path."""
-        if self._is_leaving:
-            return
-        self._is_leaving = True
+        """End the process if there is one, then close the socket and unlink its path.
+
+        Called again, it changes when the process is killed if it has not ended by then.
+        """
+        is_first, self._is_leaving = not self._is_leaving, True
         if self.pid:
             self._cancel_timer()
-            self._become(ProcEvent.END)
-            kill_group(self.pid, self.spec.kill_signal)
+            if is_first:
+                self._become(ProcEvent.END)
+                kill_group(self.pid, self.spec.kill_signal)
             self._timer = self._loop.call_later(kill_delay, self.kill)
-        else:
+        elif is_first:
             self._drop()
 
     def kill(self) -> None:

@@ -189,7 +189,7 @@ class Generation:
         for do, which in actions:
             match do:
                 case Do.START:
-                    self._start(which)
+                    self._try_to_start(which)
                 case Do.DRAIN:
                     workers[which].end(DRAIN)
                 case Do.ABORT:
@@ -233,11 +233,17 @@ class Generation:
 
     # -- birth ----------------------------------------------------------------------------------
 
-    def _start(self, number: int) -> None:
+    def _try_to_start(self, number: int) -> None:
         row = self._free_row()
         if row is None:
             log.error("worker %d gen %d: no row is free on the scoreboard", number, self.number)
             return
+        try:
+            self._start(number, row)
+        except OSError as error:  # too many processes, or descriptors; ``tend`` comes again
+            log.error("worker %d gen %d: cannot fork: %s", number, self.number, error.strerror)
+
+    def _start(self, number: int, row: int) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:

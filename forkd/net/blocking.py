@@ -41,6 +41,11 @@ class BlockingPort:
     def bytes_out(self) -> int:
         return self.port.bytes_out
 
+    @property
+    def pending(self) -> int:
+        """Bytes that have come and were not received yet."""
+        return len(self._buffer)
+
     # -- callbacks, in the hub -------------------------------------------------------------------
 
     def _data(self, data: Buffer) -> None:

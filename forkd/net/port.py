@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gevent import get_hub
 
@@ -78,6 +78,9 @@ class FdPort:
     memory but its own few fields; a listener that wants to keep bytes copies them.
     """
 
+    open_ports: ClassVar[int] = 0
+    """How many there are in this process, those that linger included."""
+
     __slots__ = (
         "_broken",
         "_closing",
@@ -101,6 +104,7 @@ class FdPort:
 
     def __init__(self, sock: socket.socket) -> None:
         """Take over *sock*; nothing is read before ``attach``."""
+        FdPort.open_ports += 1
         self._socket: socket.socket | None = sock
         self._recv_into: Callable[[Any], int] = sock.recv_into
         self._send: Callable[[Any], int] = sock.send
@@ -313,6 +317,7 @@ class FdPort:
         sock = self._socket
         if sock is None:
             return
+        FdPort.open_ports -= 1
         self._socket = None
         self._closing = True
         self._reading = False

@@ -81,7 +81,7 @@ class TunnelHandle(Protocol):
     """What everybody above sees of a tunnel, whichever machinery moves its bytes."""
 
     reason: str
-    """Why it ended, one true reason; "" while it lives."""
+    """Why it ended, one true reason; "" while both directions live."""
     times: TunnelTimes
     clocks: Clocks
 
@@ -261,6 +261,7 @@ class Tunnel:
         self._say(to_client, to_backend)
         if self._codec.end is None:
             self._stop_backend_input()
+            self._half_closed("client_eof")
 
     def _backend_eof(self) -> None:
         if self._judge is None:
@@ -280,6 +281,16 @@ class Tunnel:
             self._say(to_client, to_backend)
             if self._codec.end is None:
                 self._client.write_eof()
+                self._half_closed("backend_eof")
+
+    def _half_closed(self, reason: str) -> None:
+        """One direction is over; after the second the tunnel is, and the first was the reason."""
+        if not self.reason:
+            self.reason = reason
+        else:
+            self._ending = True
+            self._client.close(self.times.close)
+            self._backend.close(self.times.close)
 
     def _client_closed(self, why: str) -> None:
         self._client_open = False

@@ -19,14 +19,15 @@ MAX_CHUNK = (1 << 59) - 3  # bytes; lighttpd's limit: what its shifts do not ove
 MAX_TRAILERS = 8192  # bytes
 
 # RFC 9110 section 6.5.1: framing, routing, authentication, and what changes the meaning of a body.
-FORBIDDEN_TRAILERS = frozenset("""
+_FORBIDDEN_NAMES = """
     age authorization cache-control connection content-encoding content-length content-range
     content-type cookie date expect expires forwarded host http2-settings if-match
     if-modified-since if-none-match if-range if-unmodified-since keep-alive location max-forwards
     pragma proxy-authenticate proxy-authorization proxy-connection range retry-after set-cookie te
     trailer transfer-encoding upgrade vary warning www-authenticate x-forwarded-for
     x-forwarded-host x-forwarded-proto
-""".split())
+"""
+FORBIDDEN_TRAILERS = frozenset(_FORBIDDEN_NAMES.split())
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 

@@ -30,10 +30,12 @@ class TunnelCodec(Protocol):
     """Set once, by whichever call found the reason."""
     peer_closed: bool
     """Whether the client has said its last word (a Close frame): nothing more need be awaited."""
-    messages: tuple[int, int]
-    """Whole messages (from client, from backend); (0, 0) where there are none."""
     pongs: int
     """Pong frames seen."""
+
+    @property
+    def messages(self) -> tuple[int, int]:
+        """Whole messages (from client, from backend); (0, 0) where there are none."""
 
     def from_client(self, data: Buffer) -> tuple[Buffer, Buffer]:
         """(to_client, to_backend) for bytes that the client sent."""

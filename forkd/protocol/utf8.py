@@ -5,12 +5,20 @@ from __future__ import annotations
 from codecs import utf_8_decode
 
 
-def whole_characters(text: bytes | bytearray) -> int:
-    """How many bytes of *text* are whole characters; the rest, at most 3, may still become one.
+def whole_characters(text: bytes | bytearray) -> tuple[int, bool]:
+    """(size, hope): the first *size* bytes of *text* are whole characters.
 
-    Raises UnicodeDecodeError as soon as nothing that could follow would make *text* valid; its
-    ``start`` is the length of the valid part.
+    *hope* is whether the rest, then at most 3 bytes, may still become one: it is False from the
+    first byte on after which nothing could make *text* valid.
     """
     if text.isascii():
-        return len(text)
-    return utf_8_decode(text, "strict", False)[1]
+        return len(text), True
+    try:
+        return utf_8_decode(text, "strict", False)[1], True
+    except UnicodeDecodeError as error:
+        return error.start, False
+
+
+def is_utf8(text: bytes | bytearray) -> bool:
+    """Whether *text* is valid and ends with a whole character."""
+    return whole_characters(text) == (len(text), True)

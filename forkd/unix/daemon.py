@@ -81,3 +81,12 @@ def open_standard() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal, whose signals it gets."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

@@ -48,7 +48,7 @@ class Acceptor:
         is_my_turn: Callable[[], bool],
         has_room: Callable[[], bool],
     ) -> None:
-        """*has_room* says whether the connection limit is reached; then ``room`` is called later."""
+        """While *has_room* says no, nothing is accepted; ``room`` must be called afterwards."""
         self._listener = listener
         self._on_accept = on_accept
         self._is_my_turn = is_my_turn

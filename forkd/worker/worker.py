@@ -1,4 +1,4 @@
-"""A worker: set-up after the fork, the wait, the drain.
+"""A worker: set-up after the fork, the wait, the end.
 
 Three ways to end.  *Drain* (a reload): accept no more, finish what runs, tunnels live on.
 *Finish* (a graceful stop): besides, idle connections close at once and tunnels get their end of
@@ -7,38 +7,42 @@ input.  *Stop*: Close 1001 to every tunnel, a second to flush, gone.
 
 from __future__ import annotations
 
-import array
 import logging
 import os
+import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
-from gevent import get_hub, spawn
+import gevent
+from gevent import get_hub
 from gevent.event import Event
 
-from ..accesslog import AccessLogs
+from ..accesslog import AccessLogs, Entry
 from ..address import Address
 from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerStart
-from ..config.model import ListenerSpec
+from ..config.model import AccessLogSettings, Config, ListenerSpec
 from ..errors import ClientGone
 from ..gateway.balance import Balancer
 from ..gateway.dispatch import handle
+from ..http.connection import Service
 from ..http.exchange import Exchange
 from ..http.negotiate import serve_connection
 from ..message import ConnInfo
-from ..metrics import Column
+from ..metrics import Column, responses
 from ..net.port import FdPort
-from ..scoreboard import ProcCell, WorkerState
+from ..scoreboard import WorkerState
 from .accept import Acceptor, may_accept
+from .orphan import end_backends
 from .tunnels import TunnelSet
 
 log = logging.getLogger(__name__)
 
 FLUSH_TIME = 1.0  # seconds that a stop leaves for what is queued
 LINGER_TIME = 5.0  # seconds that closing connections may still take at the end of a drain
-STALE = 5.0  # seconds without a tick after which a worker's numbers do not count
+STALE = 5.0  # seconds without a tick after which another worker's numbers do not count
 SPARE_FDS = 64  # descriptors that are not connections: logs, listeners, files being served
 _READ = 1  # libev's EV_READ
 _MAX_LOG_FDS = 253  # SCM_MAX_FD
@@ -58,18 +62,235 @@ class Worker:
         self.row = start.board.mine
         self.tunnels = TunnelSet(self.row)
         self.balancer = Balancer(start.board)
-        self.access_logs = AccessLogs(start.logs)
-        self._start = start
+        self._logs = start.logs
+        self._access_logs = AccessLogs(start.logs)
+        self._service = Service(start.config, self._log_request)
+        self._channel = start.channel
         self._name = f"worker {start.number} gen {start.generation}"
-        self._connections: set[Any] = set()
+        self._greenlets: set[Any] = set()
+        self._limit = connection_limit(start.config, len(start.listeners))
+        self._is_full = False
+        self._leaving = Event()
         self._over = Event()
-        self._empty = Event()
-        self._limit = connection_limit(start)
+        self._swept = 0.0
+        self._is_orphan = False
+        self._watchers: list[Any] = []  # a watcher that nobody holds stops
         self._acceptors = [
-            Acceptor(sock, self._acceptor_for(spec), self._is_my_turn, self._has_room)
+            Acceptor(sock, self._accepted_by(spec), self._is_my_turn, self._has_room)
             for spec, sock in start.listeners
         ]
+
+    def run(self) -> int:
+        self._watch()
+        for acceptor in self._acceptors:
+            acceptor.start()
+        self.row[Column.STATE] = WorkerState.READY
+        self._channel.send(READY)
+        self._leaving.wait()
+        self._await_empty()
+        if self._is_orphan:
+            end_backends(self.board, now=True)
+        self._access_logs.flush()
+        log.info("%s: done", self._name)
+        return 0
+
+    def _watch(self) -> None:
+        loop = get_hub().loop
         self._swept = time.monotonic()
-        self._keep: list[Any] = []  # watchers live as long as somebody holds them
-'''
-'''
+        self._start_watcher(loop.timer(1.0, 1.0), self._each_second)
+        self._channel.setblocking(False)
+        self._channel_watcher = loop.io(self._channel.fileno(), _READ)
+        self._channel_watcher.start(self._hear_master)
+        for number, act in (
+            (signal.SIGTERM, self.drain),
+            (signal.SIGINT, self.drain),
+            (signal.SIGQUIT, self.stop),
+            (signal.SIGUSR1, self._reopen_logs),
+        ):
+            self._start_watcher(loop.signal(number), act)
+
+    def _start_watcher(self, watcher: Any, callback: Callable[[], None]) -> None:
+        watcher.start(callback)
+        self._watchers.append(watcher)
+
+    # -- connections -----------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """Client connections, tunnels included."""
+        return len(self._greenlets) + len(self.tunnels)
+
+    def _has_room(self) -> bool:
+        if self.connections < self._limit:
+            return True
+        if not self._is_full:
+            self._is_full = True
+            log.warning("%s: sockets disabled, connection limit %d", self._name, self._limit)
+        return False
+
+    def _is_my_turn(self) -> bool:
+        others = [
+            row[Column.CONNECTIONS]
+            for row in self.board.rows()
+            if row.index != self.row.index
+            and row[Column.STATE] == WorkerState.READY
+            and row.age() < STALE
+        ]
+        return may_accept(self.connections, others)
+
+    def _accepted_by(self, spec: ListenerSpec) -> Callable[[socket.socket, Any], None]:
+        wildcard = spec.address.host in ("0.0.0.0", "::")
+
+        def accepted(sock: socket.socket, peer: Any) -> None:
+            local = address_of(sock.getsockname()) if wildcard else spec.address
+            info = ConnInfo(address_of(peer), local, spec.address)
+            greenlet = gevent.spawn(self._serve, FdPort(sock), info)
+            self._greenlets.add(greenlet)
+            greenlet.rawlink(self._connection_done)
+            self.row.add(Column.ACCEPTED)
+            self.row[Column.CONNECTIONS] = self.connections
+
+        return accepted
+
+    def _serve(self, port: FdPort, info: ConnInfo) -> None:
+        try:
+            serve_connection(port, info, self._service, self._handle)
+        except Exception:
+            log.exception("connection from %s: failed", info.peer)
+            port.abort("internal error")
+
+    def _handle(self, exchange: Exchange) -> None:
+        handle(exchange, self)
+
+    def _connection_done(self, greenlet: Any) -> None:
+        self._greenlets.discard(greenlet)
+        self._connection_ended()
+
+    def _connection_ended(self) -> None:
+        self.row[Column.CONNECTIONS] = self.connections
+        if self._is_full and self.connections < self._limit:
+            self._is_full = False
+            log.info("%s: sockets enabled again", self._name)
+            for acceptor in self._acceptors:
+                acceptor.room()
+
+    def _log_request(self, settings: AccessLogSettings, entry: Entry) -> None:
+        row = self.row
+        row.add(Column.REQUESTS)
+        row.add(responses(entry.status))
+        row.add(Column.BYTES_IN, entry.bytes_in)
+        row.add(Column.BYTES_OUT, entry.bytes_out)
+        self._access_logs.write(settings, entry)
+
+    # -- each second -----------------------------------------------------------------------------
+
+    def _each_second(self) -> None:
+        try:
+            self.row.tick()
+            elapsed = int(time.monotonic() - self._swept)
+            if elapsed:
+                self._swept += elapsed
+                self.tunnels.sweep(elapsed)
+            self._connection_ended()  # a tunnel may have ended
+            self._access_logs.flush()
+        except Exception:  # the pass comes again; without it the worker would be taken for stuck
+            log.exception("%s: a pass over the tunnels failed", self._name)
+
+    # -- what the master says --------------------------------------------------------------------
+
+    def _hear_master(self) -> None:
+        try:
+            said, fds, _, _ = socket.recv_fds(self._channel, 1, _MAX_LOG_FDS)
+        except BlockingIOError:
+            return
+        except OSError:
+            said, fds = b"", []
+        if said == REOPEN:
+            self._adopt_logs(fds)
+        elif said == DRAIN:
+            self.drain()
+        elif said == FINISH:
+            self.finish()
+        elif said == STOP:
+            self.stop()
+        else:
+            self._orphaned()
+
+    def _reopen_logs(self) -> None:
+        """By a signal sent to this worker alone: it opens what it may itself."""
+        self._access_logs.flush()
+        self._logs.reopen()
+
+    def _adopt_logs(self, fds: list[int]) -> None:
+        self._access_logs.flush()
+        try:
+            self._logs.adopt(fds)
+        except ValueError as error:
+            log.error("%s: logs not reopened: %s", self._name, error)
+
+    def drain(self) -> None:
+        """Accept no more; leave when the last connection and the last tunnel have ended."""
+        if self._leaving.is_set():
+            return
+        log.info("%s: draining, %d connections", self._name, self.connections)
+        self.row[Column.STATE] = WorkerState.DRAINING
+        self._service.draining = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._leaving.set()
+
+    def finish(self) -> None:
+        """Drain, and end what would not end by itself, politely."""
+        self.drain()
+        self._service.close_idle()
+        self.tunnels.finish()
+
+    def stop(self) -> None:
+        """Cut what is left: Close 1001, a second to flush."""
+        self.drain()
+        if self._over.is_set():
+            return
+        self._over.set()
+        self.row[Column.STATE] = WorkerState.STOPPING
+        self.tunnels.close()
+        gevent.killall(list(self._greenlets), exception=_Stopped, block=False)
+
+    def _orphaned(self) -> None:
+        """The master is dead: nobody else ends the backends now (decisions 3)."""
+        log.error("%s: the master is gone", self._name)
+        self._is_orphan = True
+        self._channel_watcher.stop()  # at its end for ever
+        end_backends(self.board, now=False)
+        self.stop()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _await_empty(self) -> None:
+        while self.connections and not self._over.wait(0.05):
+            pass
+        deadline = time.monotonic() + (FLUSH_TIME if self._over.is_set() else LINGER_TIME)
+        while FdPort.open_ports and time.monotonic() < deadline:
+            if self._over.wait(0.02):
+                deadline = min(deadline, time.monotonic() + FLUSH_TIME)
+                gevent.sleep(0.02)
+        self.tunnels.abort()
+
+
+class _Stopped(ClientGone):
+    """Thrown into a connection's greenlet by a stop."""
+
+
+def connection_limit(config: Config, listeners: int) -> int:
+    """How many clients a worker takes: a tunnel needs two descriptors (core.md 1)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = max(1, (soft - SPARE_FDS - listeners) // 2)
+    wanted = config.server.max_connections
+    return min(wanted, possible) if wanted else possible
+
+
+def address_of(name: Any) -> Address:
+    """An address as the socket module gives it."""
+    if isinstance(name, tuple):
+        return Address(name[0], name[1])
+    path = name if isinstance(name, str) else os.fsdecode(name)
+    return Address(path or "/")

@@ -47,13 +47,14 @@ class Bench:
             load = ["echo", "-s", size, "-d", options.depth, "-c", options.connections]
             load += ["-n", 100_000_000, "--max-time", options.seconds]
             title = f"{size} B, {options.connections} connections, depth {options.depth}"
-            self._table(title, "CPU us/message", "cpu_us_per_op", self._rounds(load))
+            rates = {"per second": "per_s", "p50 us": "p50_us", "p99 us": "p99_us"}
+            self._table(title, {"CPU us/message": "cpu_us_per_op"} | rates, self._rounds(load))
         if options.idle:
             load = ["idle", "-c", options.idle, "--hold", 1]
             for server in self.servers:  # what is made once is not the tunnels'
                 self._one(server, ["idle", "-c", 8, "--hold", 0.1])
             runs = self._rounds(load, 1)
-            self._table(f"{options.idle} idle tunnels", "PSS KiB/tunnel", "pss_per_tunnel", runs)
+            self._table(f"{options.idle} idle tunnels", {"PSS KiB/tunnel": "pss_per_tunnel"}, runs)
 
     def _rounds(self, load: list[Any], rounds: int = 0) -> dict[str, list[Run]]:
         runs: dict[str, list[Run]] = {server.name: [] for server in self.servers}
@@ -76,13 +77,14 @@ class Bench:
                 file.write(json.dumps(run) + "\n")
         return run
 
-    def _table(self, title: str, unit: str, key: str, runs: dict[str, list[Run]]) -> None:
-        print(f"\n## {title}\n")
-        print(f"| | {unit} | x {BASELINE} (quartiles) | per second | p50 us | p99 us |")
-        print("|---|---|---|---|---|---|")
+    def _table(self, title: str, columns: dict[str, str], runs: dict[str, list[Run]]) -> None:
+        """Medians of *columns* (heading to key); the first also as ratio to the baseline's."""
+        first, *others = columns.values()
+        headings = [next(iter(columns)), f"x {BASELINE} (quartiles)", *list(columns)[1:]]
+        print(f"\n## {title}\n\n| | {' | '.join(headings)} |\n|---{'|---' * len(headings)}|")
         for name, mine in runs.items():
-            cells = [f"{_median(mine, key):.2f}", _ratio(mine, runs[BASELINE], key)]
-            cells += [f"{_median(mine, other):.0f}" for other in ("per_s", "p50_us", "p99_us")]
+            cells = [f"{_median(mine, first):.2f}", _ratio(mine, runs[BASELINE], first)]
+            cells += [f"{_median(mine, key):.0f}" for key in others]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

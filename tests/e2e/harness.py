@@ -125,7 +125,8 @@ class Server:
             status = self.control("status")
         except (OSError, ValueError, control.ControlError):
             return False
-        return bool(status.get("ready"))
+        workers = status.get("workers", ())
+        return status.get("state") == "running" and all(w["state"] == "ready" for w in workers)
 
     def stop(self, sig: int = signal.SIGTERM, deadline: float = DEADLINE) -> int | None:
         """Signal the master and wait until all is gone; its exit status when it is our child."""
@@ -331,9 +332,13 @@ class Forkd:
         return text
 
     def run(
-        self, *args: str, timeout: float = DEADLINE * 2, env: Mapping[str, str] | None = None
+        self,
+        *args: str,
+        timeout: float = DEADLINE * 2,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """One call of the command line."""
+        """One call of the command line, in the test's folder unless *cwd* is given."""
         return subprocess.run(
             [*COMMAND, *args],
             stdin=subprocess.DEVNULL,
@@ -341,7 +346,7 @@ class Forkd:
             text=True,
             timeout=timeout,
             env=self.environment(env),
-            cwd=self.directory,
+            cwd=cwd or self.directory,
         )
 
     def allow_errors(self, *patterns: str) -> None:

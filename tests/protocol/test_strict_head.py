@@ -91,7 +91,8 @@ def test_other_versions(protocol: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
-        (b"GET  /a HTTP/1.1\r\nX", ("", "", "")),
+        (b"GET  /a HTTP/1.1\r\nX", ("GET", " /a", "HTTP/1.1")),
+        (b"GET HTTP/1.1\r\n\r\n", ("GET", "", "HTTP/1.1")),
         (b"FOO /a b HTTP/1.0\r\n: x\r\n\r\n", ("FOO", "/a b", "HTTP/1.0")),
         (b"\x16\x03\x01", ("", "", "")),
         (b"GET / HTTP/2.0\r\n\r\n", ("", "", "")),

@@ -1,0 +1,39 @@
+"""What the connections of every HTTP version have in common: whom they serve for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..accesslog import Entry
+from ..config.model import AccessLogSettings, Config
+from .exchange import Handler
+
+
+class Connection(Protocol):
+    """One client's connection."""
+
+    def serve(self, handle: Handler) -> None:
+        """In the connection's greenlet: until it is over, or its port belongs to a tunnel."""
+
+    def close_if_idle(self) -> None:
+        """Close, unless a request is being read or answered."""
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """A worker, as its connections see it."""
+
+    config: Config
+    log: Callable[[AccessLogSettings, Entry], None]
+    """Called once for each request, after its last byte; a tunnel's when the tunnel ends."""
+    draining: bool = False
+    """Set by the worker: no response promises another one."""
+    connections: set[Connection] = field(default_factory=set)
+    """Those that are not tunnels."""
+
+    def close_idle(self) -> None:
+        """Close the connections that wait for a request."""
+        for connection in tuple(self.connections):
+            connection.close_if_idle()

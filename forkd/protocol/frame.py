@@ -1,0 +1,323 @@
+"""WebSocket frames (RFC 6455 section 5) and the payload of Close (section 5.5.1, 7.4).
+
+Bytes to frames and back, for a server: what it reads is masked, what it writes is not.  A frame's
+payload is handed on as it arrives; only an unfinished header or control frame is kept.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+
+from .mask import rotate, unmask, unmask_run
+from .tunnel import Buffer
+from .utf8 import is_utf8
+
+
+class Opcode(IntEnum):
+    """RFC 6455 section 5.2."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+class CloseCode(IntEnum):
+    """RFC 6455 section 7.4.1 and IANA's registry: those that forkd sends."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    NO_STATUS = 1005
+    """Never on the wire: what a Close without a code means."""
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+
+
+class FrameError(Exception):
+    """The peer broke the protocol; ``code`` is the close code to send (section 7.4.1)."""
+
+    def __init__(self, code: CloseCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+Event = tuple[int, Buffer, int]
+"""(opcode, payload, ends).
+
+A control frame comes whole, with ends 0.  Data comes in pieces under the opcode of their message;
+*ends* is how many messages end with the piece: 0 or 1, or more where a run of small messages is
+given as one piece.
+"""
+
+FIN = 0x80
+MASKED = 0x80
+MOST_IN_CONTROL = 125  # bytes of payload, section 5.5
+NO_LIMIT = 1 << 63
+
+# Plain numbers: an enum's own cost more than all else that is done for a frame.
+_CONTROL_FROM = int(FIN | Opcode.CLOSE)
+_TEXT_FRAME = int(FIN | Opcode.TEXT)
+_BINARY_FRAME = int(FIN | Opcode.BINARY)
+
+_CONTROL = {FIN | Opcode.CLOSE, FIN | Opcode.PING, FIN | Opcode.PONG}
+_STARTS = frozenset(
+    {Opcode.TEXT, Opcode.BINARY, FIN | Opcode.TEXT, FIN | Opcode.BINARY} | _CONTROL
+)
+"""First bytes of frames while no message is open; RSV bits are refused with the rest."""
+_CONTINUES = frozenset({Opcode.CONTINUATION, FIN | Opcode.CONTINUATION} | _CONTROL)
+"""First bytes of frames inside a fragmented message."""
+
+_OPCODES = frozenset(Opcode)
+_WHOLE_HEADS = (_TEXT_FRAME << 8 | MASKED, _BINARY_FRAME << 8 | MASKED)
+_medium_header = struct.Struct(">HHI").unpack_from
+_SMALL_FRAMES = tuple(struct.Struct(f">2xI{size}s").unpack_from for size in range(126))
+_LEAST_RUN = 4  # frames: below, one by one is cheaper
+_MOST_RUN = 128  # frames: bounds what is looked at in vain
+
+
+def encode_header(first: int, size: int) -> bytes:
+    """Header of an unmasked frame of *size* bytes; *first* is FIN and opcode (section 5.2)."""
+    if size < 126:
+        return bytes((first, size))
+    if size < 1 << 16:
+        return (first << 24 | 126 << 16 | size).to_bytes(4)
+    return (first << 72 | 127 << 64 | size).to_bytes(10)
+
+
+def encode_control(opcode: Opcode, payload: Buffer) -> bytes:
+    """A control frame; *payload* is at most 125 bytes (section 5.5)."""
+    return encode_header(FIN | opcode, len(payload)) + payload
+
+
+def encode_close(code: int) -> bytes:
+    """A Close frame with *code*, without any for 0."""
+    return encode_control(Opcode.CLOSE, code.to_bytes(2) if code else b"")
+
+
+def decode_close(payload: bytes | bytearray) -> int:
+    """The code of a Close frame, 0 where it has none; the reason is checked and dropped.
+
+    Raises FrameError: PROTOCOL_ERROR for half a code or one that must not be sent (section 7.4),
+    INVALID_DATA for a reason that is not UTF-8.
+    """
+    if not payload:
+        return 0
+    code = int.from_bytes(payload[:2])
+    if len(payload) < 2 or not is_sendable(code):
+        raise FrameError(CloseCode.PROTOCOL_ERROR, "invalid close code")
+    if not is_utf8(payload[2:]):
+        raise FrameError(CloseCode.INVALID_DATA, "close reason is not UTF-8")
+    return code
+
+
+def is_sendable(code: int) -> bool:
+    """Whether *code* may stand in a Close frame: section 7.4.2, and what IANA has added since."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+class FrameDecoder:
+    """Client frames to events.  After a FrameError it is not to be fed again."""
+
+    __slots__ = (
+        "_fin",
+        "_key",
+        "_left",
+        "_max_frame",
+        "_max_message",
+        "_message",
+        "_rest",
+        "_size",
+    )
+
+    def __init__(self, max_message_size: int = 0, max_frame_size: int = 0) -> None:
+        """Sizes in bytes of payload; 0: no limit."""
+        self._max_message = max_message_size or NO_LIMIT
+        self._max_frame = min(max_frame_size or NO_LIMIT, self._max_message)
+        self._rest = b""  # an unfinished header or control frame
+        self._message = 0  # opcode of the open message
+        self._size = 0  # its bytes so far, those announced included
+        self._left = 0  # bytes that its current frame still owes
+        self._key = 0  # for the next of them
+        self._fin = False  # whether that frame is the last of the message
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is open: a new decoder would do as well as this."""
+        return not self._message and not self._rest
+
+    def feed(self, data: Buffer) -> Iterator[Event]:
+        """The events that *data* completes, as they are asked for.
+
+        Raises FrameError at the first byte that nothing could make right, after the events before
+        it.  *data* must stay as it is until all events have been taken.
+        """
+        view = memoryview(self._rest + data if self._rest else data)
+        self._rest = b""
+        at, end = 0, len(view)
+        while at < end:
+            if self._left:
+                start, at = at, min(at + self._left, end)
+                yield self._piece(view[start:at])
+                continue
+            if not self._message and (whole := self._whole(view, at)):
+                at, event = whole
+                yield event
+                continue
+            header = self._header(view, at)
+            if header is None:
+                self._rest = bytes(view[at:])
+                return
+            first, size, key, body = header
+            if first < _CONTROL_FROM:
+                at = body
+                self._begin(first, size, key)
+                if not size:
+                    yield self._piece(b"")
+            elif body + size <= end:
+                at = body + size
+                yield first & 0x0F, unmask(view[body:at], key), 0
+            else:
+                self._rest = bytes(view[at:])
+                return
+
+    def _header(self, view: memoryview, at: int) -> tuple[int, int, int, int] | None:
+        """(first byte, payload size, key, where the payload starts); None while unfinished."""
+        first = view[at]
+        if first not in (_CONTINUES if self._message else _STARTS):
+            raise FrameError(CloseCode.PROTOCOL_ERROR, _complaint(first))
+        end = len(view)
+        if end < at + 2:
+            return None
+        size = view[at + 1] - MASKED
+        if size < 0:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "unmasked frame")
+        key_at = at + 2
+        if size > 125:
+            if first >= _CONTROL_FROM:
+                raise FrameError(CloseCode.PROTOCOL_ERROR, "control frame over 125 bytes")
+            key_at += 2 if size == 126 else 8
+            if end < key_at:
+                return None
+            size = _extended_size(view[at + 2 : key_at])
+        if first < _CONTROL_FROM:
+            self._check_size(size)
+        body = key_at + 4
+        if end < body:
+            return None
+        return first, size, int.from_bytes(view[key_at:body]), body
+
+    def _check_size(self, size: int) -> None:
+        """Raises FrameError for a data frame of *size* bytes that a limit forbids."""
+        if size > self._max_frame:
+            raise FrameError(CloseCode.TOO_BIG, "frame too big")
+        if self._message and self._size + size > self._max_message:
+            raise FrameError(CloseCode.TOO_BIG, "message too big")
+
+    def _begin(self, first: int, size: int, key: int) -> None:
+        """A data frame starts."""
+        if not self._message:
+            self._message = first & 0x0F
+            self._size = 0
+        self._size += size
+        self._left = size
+        self._key = key
+        self._fin = first >= FIN
+
+    def _piece(self, masked: Buffer) -> Event:
+        """The event for the next bytes of the current frame."""
+        event_opcode = self._message
+        payload = unmask(masked, self._key)
+        self._left -= len(masked)
+        if self._left:
+            self._key = rotate(self._key, len(masked))
+        elif self._fin:
+            self._message = 0
+            return event_opcode, payload, 1
+        return event_opcode, payload, 0
+
+    def _whole(self, view: memoryview, at: int) -> tuple[int, Event] | None:
+        """(where it ends, its event): a message in one frame, or a run of small ones, if next.
+
+        What is short of 8 bytes, long or to be refused is left to ``_header``.
+        """
+        end = len(view)
+        if end < at + 8:
+            return None
+        head, size, key = _medium_header(view, at)
+        if head & 0xFF80 not in _WHOLE_HEADS:
+            return None
+        short = head & 0x7F
+        if short < 126:
+            stop = at + 6 + short
+            if stop > end or short > self._max_frame:
+                return None
+            if stop < end and (run := _run(view, at, head >> 8, short)):
+                return run
+            key, payload = _SMALL_FRAMES[short](view, at)
+            return stop, (head >> 8 & 0x0F, unmask(payload, key), 1)
+        stop = at + 8 + size
+        if short > 126 or size < 126 or stop > end or size > self._max_frame:
+            return None
+        return stop, (head >> 8 & 0x0F, unmask(view[at + 8 : stop], key), 1)
+
+
+def _run(view: memoryview, at: int, first: int, size: int) -> tuple[int, Event] | None:
+    """The same for a run: messages of one type and *size*, too many to be taken one by one.
+
+    Programs that send without waiting for answers often send such; unmasking all of them at once
+    costs little more than unmasking one.
+    """
+    stride = size + 6
+    fourth = at + (_LEAST_RUN - 1) * stride
+    if fourth + stride > len(view) or view[fourth] != first or view[fourth + 1] != size + MASKED:
+        return None
+    frames = bytes(view[at : at + _MOST_RUN * stride])
+    count = min(
+        len(frames) // stride,
+        _prefix(frames[0::stride], first),
+        _prefix(frames[1::stride], size + MASKED),
+    )
+    if count < _LEAST_RUN:
+        return None
+    payloads = unmask_run(frames[: count * stride], size)
+    if first == _TEXT_FRAME and not payloads.isascii():
+        return None  # each text is to be valid by itself
+    return at + count * stride, (first & 0x0F, payloads, count)
+
+
+def _prefix(data: bytes, byte: int) -> int:
+    """How often *byte* stands at the start of *data*."""
+    return len(data) - len(data.lstrip(bytes((byte,))))
+
+
+def _extended_size(field: memoryview) -> int:
+    """Section 5.2: two or eight bytes, the highest bit 0, and no more bytes than needed."""
+    size = int.from_bytes(field)
+    if size < (126 if len(field) == 2 else 1 << 16):
+        raise FrameError(CloseCode.PROTOCOL_ERROR, "length in more bytes than needed")
+    if size >> 63:
+        raise FrameError(CloseCode.PROTOCOL_ERROR, "length over 63 bits")
+    return size
+
+
+def _complaint(first: int) -> str:
+    """What is wrong with a frame that starts so."""
+    opcode = first & 0x0F
+    if first & 0x70:
+        return "reserved bit set"
+    if opcode not in _OPCODES:
+        return f"reserved opcode {opcode}"
+    if opcode >= Opcode.CLOSE:
+        return "fragmented control frame"
+    if opcode == Opcode.CONTINUATION:
+        return "continuation of no message"
+    return "new message inside a fragmented one"

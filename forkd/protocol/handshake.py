@@ -1,0 +1,111 @@
+"""The opening handshake of WebSocket, server side (RFC 6455 section 4.2, RFC 8441 section 5).
+
+Checks and the answer, no I/O.  Whether a request asks for a WebSocket at all is
+``Request.wants_websocket``; one that does not is somebody else's (wstunnel.md 2).
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import NamedTuple, Protocol
+
+from ..errors import BadRequest, OriginRefused, UpgradeRequired
+from ..message import Fields, Head, Pair, Request
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+VERSION = "13"
+BINARY = "binary"  # the subprotocol that asks for binary frames
+
+# Section 4.2.1: base64 of 16 bytes.  128 bits end in the middle of the 22nd character, whose other
+# four bits are 0 in canonical base64 (RFC 4648 section 3.5).
+_KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
+
+
+class HandshakeSettings(Protocol):
+    """What the handshake asks of ``wstunnel.*``."""
+
+    @property
+    def origins(self) -> Sequence[str]:
+        """Who may connect; everybody when empty."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether frames sent are binary even if the client does not ask for it."""
+
+
+class Agreement(NamedTuple):
+    """What a handshake came to."""
+
+    head: Head
+    """101 with its fields; 200 for an extended CONNECT.  Connection is added by who sends it."""
+    binary: bool
+    """Whether frames to the client are binary: the configuration says so, or it asked for it."""
+
+
+def accept(request: Request, settings: HandshakeSettings) -> Agreement:
+    """The answer to a request that ``wants_websocket`` (section 4.2.2).
+
+    Raises BadRequest (400), OriginRefused (403) or UpgradeRequired (426, section 4.4), checked in
+    the order of wstunnel.md 3.
+    """
+    _check(request, settings.origins)
+    protocol = _subprotocol(request)
+    agreed: tuple[Pair, ...] = (("Sec-WebSocket-Protocol", protocol),) if protocol else ()
+    return Agreement(_head(request, agreed), settings.binary or protocol == BINARY)
+
+
+def _check(request: Request, origins: Sequence[str]) -> None:
+    fields = request.fields
+    if not request.host:
+        raise BadRequest("WebSocket handshake without Host")
+    if origins:
+        _check_origin(fields.get("origin"), origins)
+    # Zeros in front are no part of the grammar, but lighttpd takes them.
+    if fields.get("sec-websocket-version").strip(" \t").lstrip("0") != VERSION:
+        raise UpgradeRequired("Sec-WebSocket-Version is not 13")
+    if request.version != "HTTP/2.0" and not _KEY.fullmatch(fields.get("sec-websocket-key")):
+        raise BadRequest("Sec-WebSocket-Key is not base64 of 16 bytes")
+
+
+def _check_origin(origin: str, origins: Sequence[str]) -> None:
+    if not origin:
+        raise BadRequest("WebSocket handshake without Origin")
+    if not origin_allowed(origin, origins):
+        raise OriginRefused(f"origin {origin} is not in wstunnel.origins")
+
+
+def origin_allowed(origin: str, origins: Sequence[str]) -> bool:
+    """Whether *origin* is one of *origins* or, behind a dot, ends with one; case is ignored.
+
+    ``example.com`` stands for ``https://www.example.com`` but not for ``https://example.com``:
+    that has to be listed as a whole, with its port if it has one (wstunnel.md 3).
+    """
+    origin = origin.lower()
+    return any(
+        origin == allowed or origin.endswith("." + allowed)
+        for allowed in (entry.lower() for entry in origins)
+    )
+
+
+def _head(request: Request, agreed: tuple[Pair, ...]) -> Head:
+    if request.version == "HTTP/2.0":
+        # RFC 8441 section 5: no key and so no proof that it was understood.
+        return Head(200, Fields(agreed))
+    accepted = accept_key(request.fields.get("sec-websocket-key"))
+    own = (("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accepted))
+    return Head(101, Fields(own + agreed))
+
+
+def accept_key(key: str) -> str:
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (section 4.2.2, step 5.4)."""
+    digest = sha1(key.encode("latin-1") + GUID, usedforsecurity=False).digest()
+    return b64encode(digest).decode("ascii")
+
+
+def _subprotocol(request: Request) -> str:
+    """The one that is answered: ``binary`` where it is offered, else none (wstunnel.md 3)."""
+    offered = request.fields.get("sec-websocket-protocol").split(",")
+    return BINARY if BINARY in (name.strip(" \t") for name in offered) else ""

@@ -1,0 +1,280 @@
+"""The tunnel over ports of lists: data, back-pressure, half-close, every way to end."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+from memory_port import HIGH_WATER, MemoryPort
+
+from forkd.net.tunnel import Tunnel, TunnelTimes, start_tunnel
+from forkd.protocol.tunnel import BlindCodec, Buffer, End
+
+TIMES = TunnelTimes(close=0.05)
+
+
+class SayingCodec:
+    """Upper-cases to the backend, lower-cases to the client; ``!`` from the client is answered,
+    ``.`` from it ends the tunnel, ``CLOSE`` is said to it, and it owes a ``.``."""
+
+    def __init__(self) -> None:
+        self.end: End | None = None
+        self.peer_closed = False
+        self.messages = (0, 0)
+        self.pongs = 0
+
+    def from_client(self, data: Buffer) -> tuple[bytes, bytes]:
+        text = bytes(data)
+        if b"." in text:
+            self.peer_closed = True
+            if self.end is None:
+                self.end = End("client_close:1000", 1000)
+                return b"CLOSE", text.partition(b".")[0].upper()
+        if self.end is not None:
+            return b"", b""
+        return b"answer" * text.count(b"!"), text.upper()
+
+    def from_backend(self, data: Buffer) -> tuple[bytes, bytes]:
+        return bytes(data).lower(), b""
+
+    def client_eof(self) -> tuple[bytes, bytes]:
+        self.peer_closed = True
+        self.end = self.end or End("client_eof")
+        return b"", b""
+
+    def backend_eof(self) -> tuple[bytes, bytes]:
+        self.end = End("backend_eof", 1000, await_peer=True)
+        return b"CLOSE", b""
+
+    def ping(self) -> bytes:
+        return b"PING"
+
+    def close(self, code: int, reason: str) -> bytes:
+        self.end = End(reason, code, await_peer=True)
+        return f"CLOSE{code}".encode()
+
+
+class Set:
+    """A tunnel between two memory ports."""
+
+    def __init__(self, codec=None, judge=None, early=b"", unread=b"") -> None:
+        self.client, self.backend = MemoryPort(), MemoryPort()
+        self.over: list[str] = []
+        self.tunnel = start_tunnel(
+            self.client,
+            self.backend,
+            codec or SayingCodec(),
+            TIMES,
+            lambda tunnel: self.over.append(tunnel.reason),
+            early=early,
+            unread=unread,
+            judge=judge,
+        )
+
+    def both_leave(self) -> None:
+        self.client.finish()
+        self.backend.finish()
+
+
+def test_bytes_go_through_the_codec_both_ways():
+    s = Set(early=b"early ", unread=b"UNREAD ")
+    s.client.receive(b"hi!")
+    s.backend.receive(b"THERE")
+    assert s.backend.take() == b"EARLY HI!"
+    assert s.client.take() == b"unread answerthere"
+    assert s.tunnel.traffic.client_in == 3 and s.tunnel.traffic.backend_in == 5
+
+
+def test_a_full_backend_pauses_the_client_only():
+    s = Set()
+    s.backend.blocked = True
+    s.client.receive(b"x" * (HIGH_WATER + 1))
+    assert s.client.paused and not s.backend.paused
+    s.backend.receive(b"STILL")
+    assert s.client.take() == b"still"
+    s.backend.unblock()
+    assert not s.client.paused
+    assert len(s.backend.take()) == HIGH_WATER + 1
+
+
+def test_a_full_client_pauses_both():
+    s = Set()
+    s.client.blocked = True
+    s.backend.receive(b"x" * (HIGH_WATER + 1))
+    assert s.backend.paused and s.client.paused
+    s.client.unblock()
+    assert not s.backend.paused and not s.client.paused
+
+
+def test_answers_to_a_client_that_does_not_read_are_bounded():
+    s = Set()
+    s.client.blocked = True
+    for _ in range(100):
+        s.client.receive(b"!" * 1000)
+    assert s.client.queued <= HIGH_WATER + 6000
+    assert s.client.paused
+
+
+def test_a_drain_resumes_only_whom_no_other_queue_holds():
+    s = Set()
+    s.backend.blocked = s.client.blocked = True
+    s.client.receive(b"x" * (HIGH_WATER + 1))
+    s.backend.receive(b"y" * (HIGH_WATER + 1))
+    s.client.unblock()
+    assert s.client.paused and not s.backend.paused  # the backend's queue still holds the client
+    s.backend.unblock()
+    assert not s.client.paused
+    s.client.blocked = True
+    s.backend.blocked = True
+    s.client.receive(b"x" * (HIGH_WATER + 1))
+    s.backend.receive(b"y" * (HIGH_WATER + 1))
+    s.backend.unblock()
+    assert s.client.paused and s.backend.paused
+    s.client.unblock()
+    assert not s.client.paused and not s.backend.paused
+
+
+def test_a_blind_tunnel_half_closes_in_both_directions():
+    s = Set(BlindCodec())
+    s.client.receive_eof()
+    assert s.backend.wrote_eof and not s.client.wrote_eof
+    s.backend.receive(b"late answer")
+    assert s.client.take() == b"late answer"
+    s.backend.receive_eof()
+    assert s.client.wrote_eof
+    s.both_leave()
+    assert s.over == ["client_eof"]
+
+
+def test_a_blind_tunnel_outlives_its_backends_half_close():
+    s = Set(BlindCodec())
+    s.backend.receive_eof()
+    assert s.client.wrote_eof
+    s.client.receive(b"more")
+    assert s.backend.take() == b"more"
+
+
+def test_the_clients_close_is_answered_and_ends_the_backends_input():
+    s = Set()
+    s.client.receive(b"bye.")
+    assert s.client.take() == b"CLOSE" and s.backend.take() == b"BYE"
+    assert s.backend.wrote_eof and s.client.closing and s.backend.closing
+    assert s.over == []
+    s.both_leave()
+    assert s.over == ["client_close:1000"]
+
+
+def test_a_backend_at_its_end_waits_for_the_clients_answer():
+    s = Set()
+    s.backend.receive_eof()
+    assert s.client.take() == b"CLOSE" and not s.client.closing
+    s.client.receive(b"what came before it")
+    assert s.backend.take() == b""
+    s.client.receive(b".")
+    assert s.client.closing
+    s.both_leave()
+    assert s.over == ["backend_eof"]
+
+
+def test_a_client_that_never_answers_is_not_awaited_for_ever():
+    s = Set()
+    s.backend.receive_eof()
+    with gevent.Timeout(5):
+        while not s.client.closing:
+            gevent.sleep(0.01)
+    s.both_leave()
+    assert s.over == ["backend_eof"]
+
+
+def test_a_paused_client_is_read_again_for_its_answer():
+    s = Set()
+    s.client.blocked = True
+    s.backend.receive(b"x" * (HIGH_WATER + 1))
+    assert s.client.paused
+    s.tunnel.close(1001, "stop")
+    assert not s.client.paused
+
+
+def test_a_client_that_leaves_without_a_word():
+    s = Set()
+    s.client.receive_eof()
+    assert s.backend.wrote_eof and s.client.closing
+    s.both_leave()
+    assert s.over == ["client_eof"]
+
+
+def test_a_reset_by_the_client():
+    s = Set()
+    s.client.abort("Connection reset by peer")
+    assert s.backend.closing
+    s.backend.finish()
+    assert s.over == ["client_lost:Connection reset by peer"]
+
+
+def test_a_reset_by_the_backend_is_1011():
+    s = Set()
+    s.backend.abort("Connection reset by peer")
+    assert s.client.take() == b"CLOSE1011"
+    s.client.receive(b".")
+    s.client.finish()
+    assert s.over == ["backend_lost:Connection reset by peer"]
+
+
+@pytest.mark.parametrize("well, said", [(True, b"CLOSE"), (False, b"CLOSE1011")])
+def test_the_judge_says_how_the_backends_end_is_meant(well, said):
+    asked = []
+    s = Set(judge=asked.append)
+    s.backend.receive_eof()
+    assert s.client.take() == b""
+    asked[0](well)
+    assert s.client.take() == said
+
+
+def test_finish_ends_the_backends_input_and_delivers_its_last_words():
+    s = Set()
+    s.tunnel.finish()
+    assert s.backend.wrote_eof
+    s.client.receive(b"too late")
+    s.backend.receive(b"LAST WORDS")
+    s.backend.receive_eof()
+    assert s.client.take() == b"last wordsCLOSE1001"
+    s.client.receive(b".")
+    s.both_leave()
+    assert s.over == ["stop"]
+
+
+def test_close_says_its_code_once():
+    s = Set()
+    s.tunnel.close(1001, "idle")
+    s.tunnel.close(1011, "again")
+    assert s.client.take() == b"CLOSE1001"
+    assert s.tunnel.code == 1001
+    s.client.receive(b".")
+    s.both_leave()
+    assert s.over == ["idle"]
+
+
+def test_abort_cuts_both_ends():
+    s = Set()
+    s.tunnel.abort("write_idle")
+    assert s.client.closed == "write_idle" and s.backend.closed == "write_idle"
+    assert s.over == ["write_idle"]
+
+
+def test_a_ping_goes_to_a_client_that_can_be_heard():
+    s = Set()
+    assert s.tunnel.ping() and s.client.take() == b"PING"
+    s.client.blocked = True
+    s.backend.receive(b"x" * (HIGH_WATER + 1))
+    assert not s.tunnel.ping()
+
+
+def test_an_end_in_the_early_bytes():
+    s = Set(early=b"hello.")
+    assert s.backend.take() == b"HELLO" and s.client.take() == b"CLOSE"
+    s.both_leave()
+    assert s.over == ["client_close:1000"]
+
+
+def test_an_idle_tunnel_holds_no_greenlet_and_no_dict():
+    s = Set()
+    assert isinstance(s.tunnel, Tunnel) and not hasattr(s.tunnel, "__dict__")
