@@ -132,7 +132,7 @@ class Server:
             logs.capture_stderr()
 
     def _on_ready(self) -> None:
-        logger.info("forkd/%s started", __version__)
+        logger.info("server started (forkd/%s)", __version__)
         self._link = paths.leave_link(self._options.who, self._options.pid_file)
         self.is_ready = True
         if self._caller is not None:

@@ -25,14 +25,14 @@ class ListenText:
 
     def bind(self, text: str) -> Address:
         """The address of ``server.bind``: no port belongs to it.  Raises ValueError."""
-        if text == "/dev/stdin":
-            raise ValueError("an inherited socket is not supported")
+        _refuse_inherited(text)
         if text.startswith("/"):
             return Address(text)
         return Address(self._host(text), self._default_port)
 
     def socket(self, text: str) -> Address:
         """The address of ``$SERVER["socket"] == "text"`` (config.md 8.5).  Raises ValueError."""
+        _refuse_inherited(text)
         if text.startswith("/"):
             return Address(text)
         try:
@@ -55,12 +55,15 @@ class ListenText:
             return canonical(host)
         except ValueError:
             pass
-        if host.startswith("fd:") or host == "fd":
-            raise ValueError(f'"{host}": named sockets of the service manager are not supported')
         try:
             return canonical(self._resolve(host, self._prefer_inet6))
         except OSError as error:
             raise ValueError(f'cannot resolve "{host}": {error.strerror or error}') from None
+
+
+def _refuse_inherited(text: str) -> None:
+    if text == "/dev/stdin" or text.startswith("fd:"):
+        raise ValueError(f'"{text}": inherited sockets are not supported')
 
 
 def listener_specs(

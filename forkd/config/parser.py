@@ -105,7 +105,7 @@ class _Parser:
 
     def only_expression(self) -> Expression | None:
         try:
-            expression = self._expression("nothing")
+            expression = self._expression("':='")
             self._skip_newlines()
             self._expect(Kind.END, "the end of the value")
         except _SyntaxError as error:

@@ -122,11 +122,11 @@ class Vocabulary:
             )
 
     def _reject_lacking(self, module: str, setting: Setting) -> None:
-        tls_is_listed = module == "mod_openssl" and self._listed.keys() & set(OTHER_TLS_MODULES)
-        if not self._is_loaded(module) and not tls_is_listed:
+        readers = {module, *OTHER_TLS_MODULES} if module == "mod_openssl" else {module}
+        if not any(map(self._is_loaded, readers)):
             self._warn_unlisted(module, setting)
         elif not is_off(setting.value):
-            self._asked_for.add(module)
+            self._asked_for |= readers
             self._findings.error(setting.place, f"{setting.name} is not supported")
 
     def _warn_unlisted(self, module: str, setting: Setting) -> None:

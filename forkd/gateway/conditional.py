@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
+from functools import lru_cache
 from time import gmtime
 
 from ..message import Request
@@ -27,7 +28,8 @@ _FORMS = tuple(
 )
 
 
-def http_date(seconds: float) -> str:
+@lru_cache(maxsize=1024)  # most requests are for few files
+def http_date(seconds: int) -> str:
     """IMF-fixdate (RFC 9110 section 5.6.7) of *seconds* since the epoch; no locale involved."""
     year, month, day, hour, minute, second, weekday, _, _ = gmtime(seconds)
     return (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..config.model import MimeTypes
 
 DEFAULT = "application/octet-stream"
 FEW = 16  # entries from which on a table is searched by extension and not in order
+REMEMBERED = 1024  # paths: most requests are for few files
 
 _BUILT_IN = """
 text/html                                         .html .htm .xhtml
@@ -100,7 +102,8 @@ _searches: dict[int, tuple[MimeTypes, Search]] = {}
 
 
 def _compiled(table: MimeTypes) -> Search:
-    return _in_order(table) if len(table.types) < FEW else _by_extension(table)
+    search = _in_order(table) if len(table.types) < FEW else _by_extension(table)
+    return lru_cache(maxsize=REMEMBERED)(search)
 
 
 def _in_order(table: MimeTypes) -> Search:

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import blake2b
 
 from ..config.model import Config, RequestConfig, StaticSettings
@@ -196,19 +197,22 @@ def _xattr_type(file: OpenFile, settings: StaticSettings) -> str:
 
 
 def entity_tag(status: os.stat_result, settings: StaticSettings) -> str:
-    """A strong tag that changes with the file, "" when switched off.
-
-    A digest, so that no inode number is told to the world.
-    """
+    """A strong tag that changes with the file, "" when switched off."""
     if not settings.etags:
         return ""
-    parts = (
-        (settings.etag_use_inode, f"i{status.st_ino:x}"),
-        (settings.etag_use_size, f"s{status.st_size:x}"),
-        (settings.etag_use_mtime, f"m{status.st_mtime_ns:x}"),
+    return _tag(
+        status.st_ino if settings.etag_use_inode else None,
+        status.st_size if settings.etag_use_size else None,
+        status.st_mtime_ns if settings.etag_use_mtime else None,
     )
-    text = "".join(part for is_used, part in parts if is_used)
-    return f'"{blake2b(text.encode(), digest_size=8).hexdigest()}"' if text else ""
+
+
+@lru_cache(maxsize=1024)
+def _tag(*parts: int | None) -> str:
+    """A digest, so that no inode number is told to the world."""
+    if parts == (None, None, None):
+        return ""
+    return f'"{blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"'
 
 
 def _not_sent(request: Request, entity: Sequence[Pair]) -> int:

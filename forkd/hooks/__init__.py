@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum
 from functools import lru_cache
 
 from ..config.model import Config, RequestConfig
@@ -20,17 +20,17 @@ Hook = Callable[[Request, RequestConfig, Config], Request | Head]
 HeadHook = Callable[[Head, RequestConfig], Head]
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """When a hook runs; within a phase the order of ``server.modules`` counts."""
 
-    RAW_URL = auto()
-    CLEAN_URL = auto()
+    RAW_URL = 0
+    CLEAN_URL = 1
     """Gateways that need no file are asked behind this."""
-    PHYSICAL = auto()
+    PHYSICAL = 2
     """Maps the URL to the file system: ``Request.physical``."""
-    NO_FILE = auto()
+    NO_FILE = 3
     """Only when no regular file is at the mapped path."""
-    FILE = auto()
+    FILE = 4
     """A file was found, perhaps an index file; ``decoded_path`` is its own, without path info."""
 
 
@@ -57,18 +57,14 @@ HEAD_HOOKS: tuple[tuple[str, HeadHook], ...] = (("setenv", setenv.change_head),)
 """Module and hook on the final head of a response."""
 
 
-@lru_cache(maxsize=64)  # phases × the generations a worker ever sees, which is one
-def hooks_of(modules: tuple[str, ...], phase: Phase) -> tuple[Hook, ...]:
-    """The hooks of *phase*, in the order in which *modules* lists theirs."""
-    return tuple(
-        row.hook
-        for module in modules
-        for row in HOOKS
-        if row.module == module and row.phase is phase
-    )
+@lru_cache(maxsize=8)  # a worker sees one configuration; tests see many
+def hooks_of(modules: tuple[str, ...]) -> tuple[tuple[Hook, ...], ...]:
+    """The hooks of each phase, in the order in which *modules* lists theirs."""
+    rows = [row for module in modules for row in HOOKS if row.module == module]
+    return tuple(tuple(row.hook for row in rows if row.phase is phase) for phase in Phase)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def head_hooks_of(modules: tuple[str, ...]) -> tuple[HeadHook, ...]:
     return tuple(hook for module in modules for name, hook in HEAD_HOOKS if name == module)
 
@@ -76,7 +72,7 @@ def head_hooks_of(modules: tuple[str, ...]) -> tuple[HeadHook, ...]:
 def run(phase: Phase, request: Request, settings: RequestConfig, config: Config) -> Request | Head:
     """*request* through the hooks of *phase*, up to the first that answers or rewrites."""
     rewrites = request.rewrites
-    for hook in hooks_of(config.server.modules, phase):
+    for hook in hooks_of(config.server.modules)[phase]:
         result = hook(request, settings, config)
         if isinstance(result, Head) or result.rewrites != rewrites:
             return result

@@ -35,6 +35,7 @@ class H1Exchange(ExchangeBase):
         "_body",
         "_chunked",
         "_connection",
+        "_is_aborted",
         "_is_sound",
         "_left",
         "_port",
@@ -63,6 +64,7 @@ class H1Exchange(ExchangeBase):
             and request.version == "HTTP/1.1"
             and request.fields.get("expect").lower() == "100-continue"
         )
+        self._is_aborted = False
         self._is_sound = True  # where the next request begins is known
         self._sends_body = False
         self._chunked = False
@@ -82,7 +84,7 @@ class H1Exchange(ExchangeBase):
             handle(self)
             if not self.is_upgraded:
                 self._complete()
-                mark = "+" if self.keeps else "-"
+                mark = "X" if self._is_aborted else "+" if self.keeps else "-"
         except ClientGone as gone:
             if self.started and not self.is_over:
                 self.abort(str(gone))  # a half of a response must not look whole
@@ -281,7 +283,7 @@ class H1Exchange(ExchangeBase):
         self._connection.flush(self.settings.limits)
 
     def abort(self, why: str) -> None:
-        self.is_over = True
+        self.is_over = self._is_aborted = True
         self.keeps = False
         self._port.abort(why)
 

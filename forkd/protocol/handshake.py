@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha1
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..errors import BadRequest, OriginRefused, UpgradeRequired
 from ..message import Fields, Head, Pair, Request
@@ -36,33 +36,16 @@ class HandshakeSettings(Protocol):
         """Whether frames sent are binary even if the client does not ask for it."""
 
 
-class Agreement(NamedTuple):
-    """What a handshake came to."""
+def check_request(request: Request, settings: HandshakeSettings) -> None:
+    """Refuse a handshake that section 4.2.1 or the configuration forbids, in wstunnel.md 3's order.
 
-    head: Head
-    """101 with its fields; 200 for an extended CONNECT.  Connection is added by who sends it."""
-    binary: bool
-    """Whether frames to the client are binary: the configuration says so, or it asked for it."""
-
-
-def accept(request: Request, settings: HandshakeSettings) -> Agreement:
-    """The answer to a request that ``wants_websocket`` (section 4.2.2).
-
-    Raises BadRequest (400), OriginRefused (403) or UpgradeRequired (426, section 4.4), checked in
-    the order of wstunnel.md 3.
+    Raises BadRequest (400), OriginRefused (403) or UpgradeRequired (426, section 4.4).
     """
-    _check(request, settings.origins)
-    protocol = _subprotocol(request)
-    agreed: tuple[Pair, ...] = (("Sec-WebSocket-Protocol", protocol),) if protocol else ()
-    return Agreement(_head(request, agreed), settings.binary or protocol == BINARY)
-
-
-def _check(request: Request, origins: Sequence[str]) -> None:
     fields = request.fields
     if not request.host:
         raise BadRequest("WebSocket handshake without Host")
-    if origins:
-        _check_origin(fields.get("origin"), origins)
+    if settings.origins:
+        _check_origin(fields.get("origin"), settings.origins)
     # Zeros in front are no part of the grammar, but lighttpd takes them.
     if fields.get("sec-websocket-version").strip(" \t").lstrip("0") != VERSION:
         raise UpgradeRequired("Sec-WebSocket-Version is not 13")
@@ -90,13 +73,23 @@ def origin_allowed(origin: str, origins: Sequence[str]) -> bool:
     )
 
 
-def _head(request: Request, agreed: tuple[Pair, ...]) -> Head:
+def response_head(request: Request, settings: HandshakeSettings) -> Head:
+    """The answer to a request that ``check_request`` let pass (section 4.2.2).
+
+    101; 200 for an extended CONNECT, which has no key and so no proof of having been understood
+    (RFC 8441 section 5).  The Connection field is added by the HTTP version that sends it.
+    """
+    protocol = _subprotocol(request)
+    agreed: tuple[Pair, ...] = (("Sec-WebSocket-Protocol", protocol),) if protocol else ()
     if request.version == "HTTP/2.0":
-        # RFC 8441 section 5: no key and so no proof that it was understood.
         return Head(200, Fields(agreed))
-    accepted = accept_key(request.fields.get("sec-websocket-key"))
-    own = (("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accepted))
-    return Head(101, Fields(own + agreed))
+    accept = accept_key(request.fields.get("sec-websocket-key"))
+    return Head(101, Fields((("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accept), *agreed)))
+
+
+def sends_binary(request: Request, settings: HandshakeSettings) -> bool:
+    """Whether frames to this client are binary: the configuration says so, or it asked for it."""
+    return settings.binary or _subprotocol(request) == BINARY
 
 
 def accept_key(key: str) -> str:

@@ -14,9 +14,11 @@ def whole_characters(text: bytes | bytearray) -> tuple[int, bool]:
     if text.isascii():
         return len(text), True
     try:
-        return utf_8_decode(text, "strict", False)[1], True
+        size = utf_8_decode(text, "strict", False)[1]
     except UnicodeDecodeError as error:
         return error.start, False
+    # The decoder waits for the third byte of a surrogate, for handlers that would let it pass.
+    return size, not b"\xed\xa0" <= text[size:] < b"\xee"
 
 
 def is_utf8(text: bytes | bytearray) -> bool:

@@ -102,7 +102,7 @@ def _ratio(mine: list[Run], base: list[Run], key: str) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__)
-    parser.add_argument("--size", type=int, nargs="+", default=[16, 1024], help="bytes a message")
+    parser.add_argument("--size", type=int, nargs="*", default=[16, 1024], help="bytes a message")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--depth", type=int, default=1, help="messages under way on each")
     parser.add_argument("--rounds", type=int, default=9)

@@ -95,7 +95,8 @@ def test_rule_sets_pickle_and_compare() -> None:
 
 
 def expand(replacement: str, target: str = "/p?q=1", **changes: Any) -> str:
-    subject = Subject(("whole", "one", "a b%2f%41"), ("cond", "c1"), make_request(target, **changes))
+    request = make_request(target, **changes)
+    subject = Subject(("whole", "one", "a b%2f%41"), ("cond", "c1"), request)
     return Replacement.parse(replacement).expand(subject)
 
 

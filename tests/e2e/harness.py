@@ -70,16 +70,17 @@ def wait_for(
 
 def free_port() -> int:
     """A TCP port nobody holds, outside the range from which clients get theirs."""
-    for _ in range(200):
-        port = randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port")
+    return next(port for _ in range(200) if is_free(port := randrange(20_000, 32_000)))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
 
 
 class Server:
@@ -125,8 +126,7 @@ class Server:
             status = self.control("status")
         except (OSError, ValueError, control.ControlError):
             return False
-        workers = status.get("workers", ())
-        return status.get("state") == "running" and all(w["state"] == "ready" for w in workers)
+        return status.get("state") == "serving"
 
     def stop(self, sig: int = signal.SIGTERM, deadline: float = DEADLINE) -> int | None:
         """Signal the master and wait until all is gone; its exit status when it is our child."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from e2e.harness import REPOSITORY, Forkd, is_alive, kill_all, wait_for
+from e2e.harness import REPOSITORY, Forkd, free_port, is_alive, is_free, kill_all, wait_for
 from e2e.webdriver import Browser
 
 NUMBERS = range(1, 6)
@@ -85,8 +85,12 @@ class Demo:
 
     def interrupt(self) -> int:
         """Ctrl-C, which a terminal sends to everybody in the foreground; the exit status."""
+        processes = self.processes()
         os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(30)
+        try:
+            return self.process.wait(30)
+        finally:
+            kill_all([process for process in processes if is_alive(process)])
 
 
 @contextmanager
@@ -95,8 +99,8 @@ def demo(folder: Path, *options: str) -> Iterator[Demo]:
     try:
         yield running
     finally:
-        kill_all(running.processes())
-        running.process.wait()
+        if running.process.poll() is None:
+            running.interrupt()
 
 
 def watched(browser: Browser, url: str) -> list[str]:
@@ -152,11 +156,9 @@ def test_demo_ends_with_ctrl_c_and_leaves_nothing(tmp_path: Path) -> None:
 def test_demo_finds_a_port_when_8081_is_taken(tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        if is_free(8081):  # else somebody else holds it: as good
             holder.bind(("127.0.0.1", 8081))
             holder.listen()
-        except OSError:
-            pass  # somebody else holds it: as good
         with demo(tmp_path) as running:
             assert ":8081/" not in running.url()
 
@@ -165,7 +167,9 @@ def test_published_configuration_runs_unchanged(forkd: Forkd, browser: Browser) 
     placed = {Path("/tmp/count.html"): SAMPLES / "www" / "count.html"}
     placed[Path("/tmp/echo.pl")] = SAMPLES / "bin" / "echo.pl"
     with files_at(placed):
-        server = forkd.start(PUBLISHED, verbatim=True, port=8081)
+        port = 8081 if is_free(8081) else free_port()
+        changed = [] if port == 8081 else ["-o", f"server.port={port}"]
+        server = forkd.start(PUBLISHED, verbatim=True, port=port, args=changed)
         assert watched(browser, f"{server.url}/count.html") == COUNTED
 
 

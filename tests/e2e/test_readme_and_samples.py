@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from e2e.harness import REPOSITORY, Forkd, free_port
+from e2e.harness import REPOSITORY, Forkd, free_port, wait_for
 from e2e.webdriver import Browser
 
 SAMPLES = sorted((REPOSITORY / "conf" / "samples").glob("*.conf"))
@@ -23,12 +23,11 @@ def example(language: str) -> str:
 def test_one_minute_example_of_the_readme(forkd: Forkd, tmp_path: Path) -> None:
     port = free_port()
     config = example("").replace("8081", str(port))
-    server = forkd.start(config, files={"shout.py": example("python")}, port=port)
-    script = example("js").replace("8081", str(port))
-    script = script.replace("console.log", "arguments[arguments.length - 1]")
+    files = {"shout.py": example("python"), "www/index.html": example("html")}
+    server = forkd.start(config, files=files, port=port)
     with Browser(tmp_path / "browser") as browser:
-        browser.open("about:blank")
-        assert browser.run_until_called(script) == "HELLO\n"
+        browser.open(f"{server.url}/")
+        wait_for(lambda: browser.texts("#answer") == ["HELLO\n"])
     assert server.stop() == 0
 
 

@@ -69,10 +69,6 @@ class Browser:
         """What the body of a JavaScript function returns in the page."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": arguments})
 
-    def run_until_called(self, script: str) -> Any:
-        """What *script* hands to its last argument, a function, at some time later."""
-        return self._ask("POST", "/execute/async", {"script": script, "args": []})
-
     def texts(self, selector: str) -> list[str]:
         """The text of every element that *selector* (CSS) finds."""
         script = "return Array.from(document.querySelectorAll(arguments[0]), e => e.textContent)"

@@ -1,0 +1,58 @@
+"""Raw bytes on one connection and the responses to them: the http_exchange vectors."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from e2e.sites import Sites, differences, exchange, http_fixture, sites_with
+from vectors_loader import document, load, vector_id
+
+from forkd.gateway import GATEWAYS
+
+PROFILES = document("http_exchange").get("profiles", {})
+NOT_BUILT = {"dirlist"}  # profiles of modules that forkd does not have
+
+
+def applies(vector) -> bool:
+    """Whether forkd has what the vector is about."""
+    asks_cgi = " /cgi/" in vector["request"]
+    return vector["profile"] not in NOT_BUILT and ("cgi" in GATEWAYS or not asks_cgi)
+
+
+def configuration(profile: str) -> str:
+    lines = PROFILES[profile].splitlines(keepends=True)
+    return "".join(line for line in lines if "cgi" in GATEWAYS or "cgi.assign" not in line)
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    with sites_with(tmp_path_factory, http_fixture()) as sites:
+        yield sites
+
+
+VECTORS = [vector for vector in load("http_exchange") if applies(vector)]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=vector_id)
+def test_vectors_http_exchange(sites: Sites, vector) -> None:
+    server = sites.server(configuration(vector["profile"]))
+    request = vector["request"]
+    if "@ETAG@" in request:
+        request = request.replace("@ETAG@", server.get("/12345.txt").field("ETag") or "")
+    responses = exchange(server, request)
+    expected = vector["responses"]
+    if not expected and len(responses) == 1:
+        # lighttpd's bare close is an answer of the server's own mistake; forkd says so.
+        assert responses[0].status == 500
+        return
+    assert len(responses) == len(expected)
+    for response, wanted in zip(responses, expected, strict=True):
+        assert not differences(response, wanted, server.port)
+
+
+def test_a_boundary_is_never_in_use_twice(sites: Sites) -> None:
+    server = sites.server('server.document-root = "@ROOT@"\nserver.range-requests = "enable"\n')
+    kinds = {server.get("/100.txt", Range="bytes=0-1,97-98").field("Content-Type") for _ in "12"}
+    assert len(kinds) == 2
+    assert all(re.fullmatch(r"multipart/byteranges; boundary=\w+", str(kind)) for kind in kinds)
