@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 HIGH_WATER = 64 * 1024
@@ -29,12 +28,13 @@ class MemoryPort:
         self.linger = -1.0
         self._queue = bytearray()
         self._arriving: list[bytes | None] = []
-        self._callbacks: tuple[Callable[..., Any], ...] = ()
+        self._listener: Any = None
 
     # -- the Port ---------------------------------------------------------------------------------
 
-    def attach(self, on_data: Any, on_eof: Any, on_drain: Any, on_close: Any) -> None:
-        self._callbacks = (on_data, on_eof, on_drain, on_close)
+    def attach(self, listener: Any) -> None:
+        self._listener = listener
+        self.bytes_in = self.bytes_out = 0
         self.resume()
 
     def write(self, data: Any) -> bool:
@@ -89,8 +89,8 @@ class MemoryPort:
         self.blocked = False
         self._flush()
         self.queued = 0
-        if self._callbacks and not self.closing:
-            self._callbacks[2]()
+        if self._listener and not self.closing:
+            self._listener.on_drain()
 
     def finish(self) -> None:
         """The other side has closed, or lingering is over."""
@@ -114,16 +114,16 @@ class MemoryPort:
             if data is None:
                 self._close("")
         elif data is None:
-            self._callbacks[1]()
+            self._listener.on_eof()
         else:
             self.bytes_in += len(data)
             # What is handed on is valid during the call only: a view that is kept would show it.
             view = memoryview(bytearray(data))
-            self._callbacks[0](view)
+            self._listener.on_data(view)
             view.release()
 
     def _close(self, why: str) -> None:
         if self.closed is None:
             self.closed = why
-            if self._callbacks:
-                self._callbacks[3](why)
+            if self._listener:
+                self._listener.on_close(why)

@@ -121,41 +121,43 @@ def open_tunnel(
     worker: WorkerContext,
 ) -> None:
     """Answer the upgrade with *head* and let *codec* relay; the tunnel owns *backend* from here."""
-    client, early = exchange.upgrade(head)
-    record = _Record(exchange, backend, worker)
+    client, early, log_access = exchange.upgrade(head)
+    record = _Record(exchange.request, backend, worker, log_access)
     log.info("tunnel %d: open, %s", record.number, record.name)
     judge = Judge(worker.board, backend.proc) if backend.proc.backend.is_spawned else None
-    tunnel = start_tunnel(
-        client, backend.port, codec, times, record.closed, early=early, judge=judge
-    )
+    tunnel = start_tunnel(client, backend.port, codec, times, record, early=early, judge=judge)
     if not record.is_over:  # what came early may have ended it already
         worker.tunnels.add(tunnel)
 
 
 class _Record:
-    """A tunnel's two lines in the error log, its counters, its lease and its access line."""
+    """Called when its tunnel is over: lease, counters, the line in the error log, the access
+    line."""
 
     __slots__ = ("_lease", "_log_access", "_started", "_worker", "is_over", "name", "number")
 
-    def __init__(self, exchange: Exchange, backend: Backend, worker: WorkerContext) -> None:
-        request = exchange.request
+    def __init__(
+        self,
+        request: Request,
+        backend: Backend,
+        worker: WorkerContext,
+        log_access: Callable[[int, int], None],
+    ) -> None:
         self.name = f"{request.remote} {request.path} to {backend.proc}"
-        self._lease = backend.lease
-        self._worker = worker
-        self._log_access: Callable[[int, int], None] = exchange.log_tunnel
-        self._started = time.monotonic()
         self.number = worker.tunnels.number()
         self.is_over = False
+        self._lease = backend.lease
+        self._worker = worker
+        self._log_access = log_access
+        self._started = time.monotonic()
 
-    def closed(self, tunnel: TunnelHandle) -> None:
+    def __call__(self, tunnel: TunnelHandle) -> None:
         self.is_over = True
         self._lease.release()
         self._worker.tunnels.discard(tunnel)
         traffic = tunnel.traffic
         from_client, from_backend = tunnel.messages
         row = self._worker.board.mine
-        row.add(Column.BYTES_IN, traffic.client_in)
-        row.add(Column.BYTES_OUT, traffic.client_out)
         row.add(Column.MESSAGES_FROM_CLIENT, from_client)
         row.add(Column.MESSAGES_FROM_BACKEND, from_backend)
         log.info(

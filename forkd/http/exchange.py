@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gevent.event import Event
 
 from ..accesslog import Entry
+from ..address import Address
 from ..config.model import AccessLogSettings, RequestConfig
-from ..message import Fields, Head, Pair, Request
+from ..message import ConnInfo, Fields, Head, Pair, Request
 from ..net.port import Port
 
 
@@ -29,7 +30,6 @@ class Exchange(Protocol):
     """
 
     request: Request
-    """After ``upgrade``, only what the access log still needs of it."""
     settings: RequestConfig
     """Set by ``handle`` as soon as it has selected; until then the global values.  Setting it may
     change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0."""
@@ -65,17 +65,21 @@ class Exchange(Protocol):
     def finish(self) -> None:
         """The body is complete.  A body shorter than ``Head.length`` is an ``abort``."""
 
-    def upgrade(self, head: Head) -> tuple[Port, bytes]:
-        """Send 101 (or 200 for HTTP/2); the client's end, and bytes that had come early.
-
-        The exchange is over for its greenlet; ``log_tunnel`` is called when the tunnel ends.
-        """
-
-    def log_tunnel(self, bytes_in: int, bytes_out: int) -> None:
-        """The access line of an upgraded exchange, with the bytes of its tunnel."""
+    def upgrade(self, head: Head) -> Upgraded:
+        """Send 101 (or 200 for HTTP/2); the client's end is the caller's from here."""
 
     def abort(self, why: str) -> None:
         """What was promised cannot be kept: close or reset."""
+
+
+class Upgraded(NamedTuple):
+    """What an exchange leaves behind when it has become a tunnel."""
+
+    port: Port
+    early: bytes
+    """What the client has sent behind its request."""
+    log: Callable[[int, int], None]
+    """To be called with the tunnel's bytes, in and out, when it has ended: the access line."""
 
 
 Handler = Callable[[Exchange], None]
@@ -169,9 +173,9 @@ class ExchangeBase:
 
     # -- the access log ---------------------------------------------------------------------------
 
-    def _write_log(self, mark: str, bytes_in: int, bytes_out: int, body_bytes: int) -> None:
+    def _entry(self, mark: str, bytes_in: int, bytes_out: int, body_bytes: int) -> Entry:
         request = self.request
-        entry = Entry(
+        return Entry(
             request=request,
             connection=request.connection,
             status=self._status,
@@ -187,24 +191,54 @@ class ExchangeBase:
             environment=self.environment,
             number=request.number,
         )
+
+    def _write_log(self, mark: str, bytes_in: int, bytes_out: int, body_bytes: int) -> None:
+        entry = self._entry(mark, bytes_in, bytes_out, body_bytes)
         self._log(self._settings.access_log, entry)
 
-    def _shrink(self) -> None:
-        """Let go of what an access line cannot want: a tunnel's exchange lives as long as it."""
-        access_log = self._settings.access_log
-        wanted: set[str] = set()
-        if access_log.filename or access_log.use_syslog:
-            for name, code in _LOGGED_FIELD.findall(access_log.format):
-                wanted.add("cookie" if code == "C" else name.lower())
-        fields = Fields(pair for pair in self.request.fields if pair[0].lower() in wanted)
-        self.request = replace(self.request, fields=fields)
-        self.gone = _NEVER
-        self.on_head = unchanged
-        if "}o" not in access_log.format:
-            self._fields = []
+    def _tunnel_log(self, bytes_in: int, bytes_out: int) -> TunnelLog:
+        """For an upgrade whose head and answer took so many bytes."""
+        settings = self._settings.access_log
+        entry = self._entry("-", bytes_in, bytes_out, 0)
+        return TunnelLog(self._log, settings, shrunk(entry, settings), self._clock)
 
 
-_NEVER = Event()  # stands where the event of a connection was
+class TunnelLog:
+    """Writes the access line of an upgraded exchange.  Small: it lives as long as its tunnel."""
+
+    __slots__ = ("_clock", "_entry", "_log", "_settings")
+
+    def __init__(self, log: Log, settings: AccessLogSettings, entry: Entry, clock: float) -> None:
+        self._log = log
+        self._settings = settings
+        self._entry = entry
+        self._clock = clock
+
+    def __call__(self, bytes_in: int, bytes_out: int) -> None:
+        entry = self._entry
+        entry = replace(
+            entry,
+            body_bytes=bytes_out,
+            bytes_in=entry.bytes_in + bytes_in,
+            bytes_out=entry.bytes_out + bytes_out,
+            duration=time.monotonic() - self._clock,
+        )
+        self._log(self._settings, entry)
+
+
+def shrunk(entry: Entry, settings: AccessLogSettings) -> Entry:
+    """*entry* without what no line of *settings* can want."""
+    if not settings.filename and not settings.use_syslog or entry.request is None:
+        return replace(entry, request=None, connection=_UNKNOWN, response_fields=_NO_FIELDS)
+    names = _LOGGED_FIELD.findall(settings.format)
+    wanted = {"cookie" if code == "C" else name.lower() for name, code in names}
+    fields = Fields(pair for pair in entry.request.fields if pair[0].lower() in wanted)
+    kept = entry.response_fields if "}o" in settings.format else _NO_FIELDS
+    return replace(entry, request=replace(entry.request, fields=fields), response_fields=kept)
+
+
+_NO_FIELDS = Fields()
+_UNKNOWN = ConnInfo(Address(""), Address(""), Address(""))
 
 
 def unchanged(head: Head) -> Head:

@@ -16,7 +16,7 @@ from ..message import Head, Pair, Request
 from ..net.blocking import BlockingPort
 from ..net.port import Port
 from .errorpage import error_response, reason
-from .exchange import ExchangeBase, Handler, one_line, unchanged
+from .exchange import ExchangeBase, Handler, Upgraded, one_line, unchanged
 from .h1_body import H1Body
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ class H1Exchange(ExchangeBase):
         "_read_before",
         "_sends_body",
         "_sent_before",
-        "_traffic",
         "_wants_continue",
         "is_over",
         "is_upgraded",
@@ -72,7 +71,6 @@ class H1Exchange(ExchangeBase):
         self._port: BlockingPort | Port = connection.port
         self._sent_before = connection.sent
         self._read_before = connection.used - head_size
-        self._traffic = (0, 0)
 
     def run(self, handle: Handler) -> None:
         """Let *handle* answer; whatever it does, the exchange is over and logged after it.
@@ -289,19 +287,16 @@ class H1Exchange(ExchangeBase):
 
     # -- the upgrade ------------------------------------------------------------------------------
 
-    def upgrade(self, head: Head) -> tuple[Port, bytes]:
+    def upgrade(self, head: Head) -> Upgraded:
         connection = self._connection
         head = self._start(head)
         fields = [*self._own_fields(head), ("Connection", "upgrade")]
         connection.write(head_bytes("HTTP/1.1", head.status, fields))
         connection.flush(self.settings.limits)
         self.is_upgraded = self.is_over = True
-        self._traffic = self._bytes()
-        self._body = None
-        self._shrink()
-        del self._connection  # its buffers are not the tunnel's
-        self._port, early = connection.detach()
-        return self._port, early
+        log_end = self._tunnel_log(*self._bytes())
+        port, early = connection.detach()
+        return Upgraded(port, early, log_end)
 
     def _bytes(self) -> tuple[int, int]:
         """(received, sent) for this exchange so far."""
@@ -310,10 +305,6 @@ class H1Exchange(ExchangeBase):
 
     def _log_end(self, mark: str) -> None:
         self._write_log(mark, *self._bytes(), self._body_bytes)
-
-    def log_tunnel(self, bytes_in: int, bytes_out: int) -> None:
-        head_in, head_out = self._traffic
-        self._write_log("-", head_in + bytes_in, head_out + bytes_out, bytes_out)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -46,7 +46,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._running = False
+        self._stopped = False
 
     def watch(self, fd: int, callback: Callback, events: int = READ) -> None:
         """Call *callback* whenever *fd* is ready for *events*; replaces an earlier watch."""
@@ -67,13 +67,12 @@ class Loop:
         return timer
 
     def run(self) -> None:
-        """Go round until ``stop``."""
-        self._running = True
-        while self._running:
+        """Go round until ``stop``, which may have come before."""
+        while not self._stopped:
             self.run_once()
 
     def stop(self) -> None:
-        self._running = False
+        self._stopped = True
 
     def run_once(self) -> None:
         """Wait for the next event or timer and handle what is due."""

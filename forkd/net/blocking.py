@@ -31,7 +31,7 @@ class BlockingPort:
         self.closed_why: str | None = None
         self._buffer = bytearray()
         self._waiter: Any = None
-        port.attach(self._data, self._eof, self._wake, self._closed)
+        port.attach(self)
 
     @property
     def bytes_in(self) -> int:
@@ -48,18 +48,21 @@ class BlockingPort:
 
     # -- callbacks, in the hub -------------------------------------------------------------------
 
-    def _data(self, data: Buffer) -> None:
+    def on_data(self, data: Buffer) -> None:
         self._buffer += data
         if len(self._buffer) >= HIGH_WATER:
             self.port.pause()
         self._wake()
 
-    def _eof(self) -> None:
+    def on_eof(self) -> None:
         self.at_eof = True
         self.gone.set()
         self._wake()
 
-    def _closed(self, why: str) -> None:
+    def on_drain(self) -> None:
+        self._wake()
+
+    def on_close(self, why: str) -> None:
         self.closed_why = why or "closed"
         self.gone.set()
         self._wake()

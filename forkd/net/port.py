@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from gevent import get_hub
@@ -27,30 +26,35 @@ _READ, _WRITE = 1, 2  # libev's EV_READ, EV_WRITE
 _RESET = struct.pack("ii", 1, 0)  # struct linger: close sends RST
 _VIEW = memoryview(bytearray(READ_SIZE))
 
-OnData = Callable[[Buffer], None]
-OnEvent = Callable[[], None]
-OnClose = Callable[[str], None]
+
+class Listener(Protocol):
+    """Who hears a port.  Called in the hub: never blocks, never lets an exception out."""
+
+    def on_data(self, data: Buffer) -> None:
+        """*data* has come; the buffer is valid during the call only."""
+
+    def on_eof(self) -> None:
+        """The other side will send nothing more.  Called once."""
+
+    def on_drain(self) -> None:
+        """The queue has run empty."""
+
+    def on_close(self, why: str) -> None:
+        """The port is closed: "" after ``close``, or the reason of an abort.  Called once."""
 
 
 class Port(Protocol):
-    """One end.  Callbacks run in the hub: they never block and never let an exception out."""
+    """One end of a byte path."""
 
     bytes_in: int
-    """Bytes received so far."""
+    """Bytes received since ``attach``."""
     bytes_out: int
-    """Bytes handed to the system so far."""
+    """Bytes handed to the system since ``attach``."""
     queued: int
     """Bytes that wait to be sent."""
 
-    def attach(
-        self, on_data: OnData, on_eof: OnEvent, on_drain: OnEvent, on_close: OnClose
-    ) -> None:
-        """From now on these four are called, and reading is on.
-
-        *on_data* gets a buffer that is valid during the call only; *on_eof* once, when the other
-        side will send nothing more; *on_drain* when the queue has run empty after a ``write`` that
-        returned False; *on_close* once, with "" after ``close`` or the reason of an abort.
-        """
+    def attach(self, listener: Listener) -> None:
+        """From now on *listener* hears, and reading is on."""
 
     def write(self, data: Buffer) -> bool:
         """Send or queue *data*.  False: over HIGH_WATER; ``on_drain`` will follow."""
@@ -83,18 +87,12 @@ class FdPort:
 
     __slots__ = (
         "_broken",
-        "_closing",
         "_eof_wanted",
         "_linger_timer",
-        "_on_close",
-        "_on_data",
-        "_on_drain",
-        "_on_eof",
+        "_listener",
         "_out",
         "_reader",
         "_reading",
-        "_recv_into",
-        "_send",
         "_socket",
         "_writer",
         "bytes_in",
@@ -105,32 +103,22 @@ class FdPort:
     def __init__(self, sock: socket.socket) -> None:
         """Take over *sock*; nothing is read before ``attach``."""
         FdPort.open_ports += 1
-        self._socket: socket.socket | None = sock
-        self._recv_into: Callable[[Any], int] = sock.recv_into
-        self._send: Callable[[Any], int] = sock.send
+        self._socket: socket.socket | _Closed = sock
+        self._listener: Listener = _NOBODY
         self._reader = get_hub().loop.io(sock.fileno(), _READ)
         self._writer: Any = None
         self._reading = False
         self._out: bytearray | None = None
         self._eof_wanted = False
-        self._closing = False
         self._broken = ""
         self._linger_timer: Any = None
-        self._on_data: OnData = _nothing
-        self._on_eof: OnEvent = _nothing
-        self._on_drain: OnEvent = _nothing
-        self._on_close: OnClose = _nothing
         self.bytes_in = 0
         self.bytes_out = 0
         self.queued = 0
 
-    def attach(
-        self, on_data: OnData, on_eof: OnEvent, on_drain: OnEvent, on_close: OnClose
-    ) -> None:
-        self._on_data = on_data
-        self._on_eof = on_eof
-        self._on_drain = on_drain
-        self._on_close = on_close
+    def attach(self, listener: Listener) -> None:
+        self._listener = listener
+        self.bytes_in = self.bytes_out = 0
         self.resume()
 
     # -- reading ---------------------------------------------------------------------------------
@@ -141,13 +129,13 @@ class FdPort:
             self._reader.stop()
 
     def resume(self) -> None:
-        if not self._reading and self._reader is not None and not self._closing:
+        if not self._reading and self._reader is not None:
             self._reading = True
             self._reader.start(self._readable)
 
     def _readable(self) -> None:
         try:
-            count = self._recv_into(_VIEW)
+            count = self._socket.recv_into(_VIEW)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -156,13 +144,13 @@ class FdPort:
         try:
             if count:
                 self.bytes_in += count
-                self._on_data(_VIEW[:count])
+                self._listener.on_data(_VIEW[:count])
             elif self._broken:
                 self.abort(self._broken)
             else:
                 self._received_eof()
-        except Exception:  # a callback's bug ends this port, never the loop's interest in others
-            log.exception("port: callback failed")
+        except Exception:  # a listener's bug ends this port, never the loop's interest in others
+            log.exception("port: listener failed")
             self.abort("internal error")
 
     def _received_eof(self) -> None:
@@ -171,7 +159,7 @@ class FdPort:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        self._on_eof()
+        self._listener.on_eof()
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -183,7 +171,7 @@ class FdPort:
             return self.queued <= HIGH_WATER
         size = len(data)
         try:
-            sent = self._send(data)
+            sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -199,7 +187,7 @@ class FdPort:
 
     def watch_writable(self) -> None:
         """Call ``on_drain`` as soon as the socket takes bytes and the queue is empty."""
-        if self._socket is not None:
+        if self._socket is not _CLOSED:
             if self._writer is None:
                 self._writer = get_hub().loop.io(self._socket.fileno(), _WRITE)
             self._writer.start(self._writable)
@@ -208,7 +196,7 @@ class FdPort:
         out = self._out
         if out is not None:
             try:
-                sent = self._send(out)
+                sent = self._socket.send(out)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -229,15 +217,16 @@ class FdPort:
         if self._eof_wanted:
             self._shut_write()
         try:
-            self._on_drain()
+            self._listener.on_drain()
         except Exception:
-            log.exception("port: callback failed")
+            log.exception("port: listener failed")
             self.abort("internal error")
 
     def _write_failed(self, error: OSError) -> None:
         # What the peer sent before it went is still to be read; then the port is aborted.
+        if self._broken or self._socket is _CLOSED:
+            return
         self._broken = _reason(error)
-        self._send = _discard
         self._out = None
         self.queued = 0
         if self._writer is not None:
@@ -247,8 +236,6 @@ class FdPort:
         get_hub().loop.run_callback(self._write_over)
 
     def _write_over(self) -> None:
-        if self._socket is None:
-            return
         if self._reader is None:
             self.abort(self._broken)
             return
@@ -261,90 +248,122 @@ class FdPort:
             self._shut_write()
 
     def _shut_write(self) -> None:
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """Bytes of the file that the socket took now; nothing may be queued.
 
         Raises BlockingIOError when it takes none, other OSErrors as ``os.sendfile`` does.
         """
-        if self._socket is None:
-            raise BrokenPipeError("closed")
         sent = os.sendfile(self._socket.fileno(), fd, offset, count)
         self.bytes_out += sent
         return sent
 
     # -- the end ---------------------------------------------------------------------------------
 
+    @property
+    def _lingers(self) -> bool:
+        return isinstance(self._listener, _Lingering)
+
     def close(self, linger: float = 5.0) -> None:
-        if self._closing or self._socket is None:
+        if self._lingers or self._socket is _CLOSED:
             return
-        self._on_data, self._on_drain = _nothing, _nothing
-        self._on_eof = self._closed_by_peer
+        self._listener = _Lingering(self, self._listener)
         self.resume()
-        self._closing = True
         self.write_eof()
         if self._reader is None:
-            self._closed_by_peer()
-        if self._socket is not None:
-            self._linger_timer = get_hub().loop.timer(linger)
-            self._linger_timer.start(self._linger_over, linger, self.bytes_out)
+            self._listener.on_eof()
+        if self._socket is not _CLOSED:
+            self._set_timer(linger)
 
-    def _linger_over(self, linger: float, sent_before: int) -> None:
-        # The time counts from the last byte that was taken: a slow reader is not a dead one.
-        if self._out is None or self.bytes_out == sent_before:
-            self._finish_close()
-            return
-        self._linger_timer.close()
+    def _set_timer(self, linger: float) -> None:
         self._linger_timer = get_hub().loop.timer(linger)
         self._linger_timer.start(self._linger_over, linger, self.bytes_out)
 
-    def _closed_by_peer(self) -> None:
-        if self._out is None:
-            self._finish_close()
+    def _linger_over(self, linger: float, sent_before: int) -> None:
+        # The time counts from the last byte that was taken: a slow reader is not a dead one.
+        self._linger_timer.close()
+        if self._out is None or self.bytes_out == sent_before:
+            self._shut("", reset=False)
         else:
-            self._on_drain = self._finish_close
-
-    def _finish_close(self) -> None:
-        self._shut("", reset=False)
+            self._set_timer(linger)
 
     def abort(self, why: str) -> None:
-        self._shut("" if self._closing else why, reset=not self._closing)
+        self._shut("" if self._lingers else why, reset=not self._lingers)
 
     def _shut(self, why: str, reset: bool) -> None:
         sock = self._socket
-        if sock is None:
+        if sock is _CLOSED:
             return
         FdPort.open_ports -= 1
-        self._socket = None
-        self._closing = True
+        self._socket = _CLOSED
         self._reading = False
         for watcher in (self._reader, self._writer, self._linger_timer):
             if watcher is not None:
                 watcher.close()
         self._reader = self._writer = self._linger_timer = self._out = None
         self.queued = 0
-        self._recv_into = self._send = _discard
         if reset:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         sock.close()
-        on_close = self._on_close
-        self._on_data = self._on_eof = self._on_drain = self._on_close = _nothing
+        listener, self._listener = self._listener, _NOBODY
         try:
-            on_close(why)
+            listener.on_close(why)
         except Exception:
-            log.exception("port: callback failed")
+            log.exception("port: listener failed")
 
 
-def _nothing(*_: object) -> None:
-    """Stands where a listener was."""
+class _Nobody:
+    """Hears a port that nobody listens to."""
+
+    def on_data(self, data: Buffer) -> None: ...
+    def on_eof(self) -> None: ...
+    def on_drain(self) -> None: ...
+    def on_close(self, why: str) -> None: ...
 
 
-def _discard(data: Buffer) -> int:
-    return len(data)
+class _Lingering(_Nobody):
+    """Hears a port that is being closed: input is dropped, its end is the end once all is sent."""
+
+    __slots__ = ("_listener", "_port")
+
+    def __init__(self, port: FdPort, listener: Listener) -> None:
+        self._port = port
+        self._listener = listener
+
+    def on_eof(self) -> None:
+        if self._port._out is None:
+            self._port._shut("", reset=False)
+
+    def on_drain(self) -> None:
+        if self._port._reader is None:
+            self._port._shut("", reset=False)
+
+    def on_close(self, why: str) -> None:
+        self._listener.on_close(why)
+
+
+class _Closed:
+    """Stands where a socket was."""
+
+    def send(self, data: Buffer) -> int:
+        raise BrokenPipeError("closed")
+
+    def recv_into(self, buffer: memoryview) -> int:
+        raise BrokenPipeError("closed")
+
+    def fileno(self) -> int:
+        return -1
+
+    def shutdown(self, how: int) -> None: ...
+    def setsockopt(self, *option: object) -> None: ...
+    def close(self) -> None: ...
+
+
+_NOBODY = _Nobody()
+_CLOSED = _Closed()
 
 
 def _reason(error: OSError) -> str:

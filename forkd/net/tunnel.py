@@ -124,20 +124,16 @@ class Tunnel:
         "_backend",
         "_backend_full",
         "_backend_open",
+        "_backend_stopped",
         "_client",
-        "_client_base",
         "_client_full",
         "_client_open",
         "_codec",
-        "_codec_from_backend",
-        "_codec_from_client",
         "_ending",
         "_judge",
         "_on_close",
         "_stopping",
         "_timer",
-        "_write_backend",
-        "_write_client",
         "clocks",
         "reason",
         "times",
@@ -155,44 +151,35 @@ class Tunnel:
         self._client = client
         self._backend = backend
         self._codec = codec
-        self._codec_from_client = codec.from_client
-        self._codec_from_backend = codec.from_backend
-        self._write_client = client.write
-        self._write_backend: Callable[[Buffer], bool] = backend.write
         self._on_close = on_close
         self._judge = judge
         # An end is full while its queue is over the mark, open until its port has closed.
         self._client_full = self._backend_full = False
         self._client_open = self._backend_open = True
+        self._backend_stopped = False  # it is told nothing more
         self._ending = self._stopping = False
         self._timer: Any = None
-        self._client_base = (client.bytes_in, client.bytes_out)
         self.times = times
         self.clocks = Clocks()
         self.reason = ""
 
     def start(self, early: bytes, unread: bytes) -> None:
         """Take both ports over; *early* came from the client before, *unread* from the backend."""
-        self._backend.attach(
-            self._from_backend, self._backend_eof, self._backend_drained, self._backend_closed
-        )
-        self._client.attach(
-            self._from_client, self._client_eof, self._client_drained, self._client_closed
-        )
+        self._backend.attach(from_backend := _FromBackend(self))
+        self._client.attach(from_client := _FromClient(self))
         if early:
-            self._from_client(early)
+            from_client.on_data(early)
         if unread:
-            self._from_backend(unread)
+            from_backend.on_data(unread)
 
     # -- what is known of it ---------------------------------------------------------------------
 
     @property
     def traffic(self) -> Traffic:
         client, backend = self._client, self._backend
-        base_in, base_out = self._client_base
         return Traffic(
-            client.bytes_in - base_in,
-            client.bytes_out - base_out,
+            client.bytes_in,
+            client.bytes_out,
             client.queued,
             backend.bytes_in,
             backend.bytes_out,
@@ -212,76 +199,34 @@ class Tunnel:
         end = self._codec.end
         return end.code if end is not None else 0
 
-    # -- data ------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------
 
-    def _from_client(self, data: Buffer) -> None:
-        to_client, to_backend = self._codec_from_client(data)
-        if to_backend and not self._write_backend(to_backend):
-            self._backend_full = True
-            self._client.pause()
-        if to_client and not self._write_client(to_client):
-            self._client_filled()
+    def _say(self, to_client: Buffer, to_backend: Buffer) -> None:
+        """The last words of a codec, and what they mean."""
+        if to_backend and not self._backend_stopped:
+            self._backend.write(to_backend)
+        if to_client:
+            self._client.write(to_client)
         if self._codec.end is not None:
             self._end(self._codec.end)
 
-    def _from_backend(self, data: Buffer) -> None:
-        to_client, to_backend = self._codec_from_backend(data)
-        if to_client and not self._write_client(to_client):
-            self._client_filled()
-        if to_backend:
-            self._write_backend(to_backend)
-        if self._codec.end is not None:
-            self._end(self._codec.end)
+    def _stop_backend_input(self) -> None:
+        self._backend_stopped = True
+        self._backend.write_eof()
 
-    def _client_filled(self) -> None:
-        self._client_full = True
-        self._client.pause()
-        self._backend.pause()
-
-    def _client_drained(self) -> None:
-        if self._client_full:
-            self._client_full = False
-            self._backend.resume()
-            if not self._backend_full:
+    def _end(self, end: End) -> None:
+        """The codec is done: the backend gets its EOF, the client a time to answer its Close."""
+        if not self._ending:
+            self._ending = self._backend_stopped = True
+            self.reason = end.reason
+            self._backend.close(self.times.close)
+            if end.await_peer and not self._codec.peer_closed:
                 self._client.resume()
-
-    def _backend_drained(self) -> None:
-        if self._backend_full:
-            self._backend_full = False
-            if not self._client_full:
-                self._client.resume()
-
-    # -- ends of streams -------------------------------------------------------------------------
-
-    def _client_eof(self) -> None:
-        if self._ending:
+                self._timer = get_hub().loop.timer(self.times.close)
+                self._timer.start(self._client.close, 0.0)
+                return
+        if self._codec.peer_closed or not end.await_peer:
             self._client.close(self.times.close)
-            return
-        to_client, to_backend = self._codec.client_eof()
-        self._say(to_client, to_backend)
-        if self._codec.end is None:
-            self._stop_backend_input()
-            self._half_closed("client_eof")
-
-    def _backend_eof(self) -> None:
-        if self._judge is None:
-            self._backend_ended(True)
-        else:
-            self._judge(self._backend_ended)
-
-    def _backend_ended(self, well: bool) -> None:
-        if self._ending:
-            return
-        if self._stopping:
-            self.close(CLOSE_GOING_AWAY, "stop")
-        elif not well:
-            self.close(CLOSE_INTERNAL, "backend_died")
-        else:
-            to_client, to_backend = self._codec.backend_eof()
-            self._say(to_client, to_backend)
-            if self._codec.end is None:
-                self._client.write_eof()
-                self._half_closed("backend_eof")
 
     def _half_closed(self, reason: str) -> None:
         """One direction is over; after the second the tunnel is, and the first was the reason."""
@@ -292,49 +237,18 @@ class Tunnel:
             self._client.close(self.times.close)
             self._backend.close(self.times.close)
 
-    def _client_closed(self, why: str) -> None:
-        self._client_open = False
-        if not self._ending:
-            self._ending = True
-            self.reason = f"client_lost:{why}"
-            self._backend.close(self.times.close)
-        self._over_if_closed()
-
-    def _backend_closed(self, why: str) -> None:
-        self._backend_open = False
-        if not self._ending:
-            self.close(CLOSE_INTERNAL, f"backend_lost:{why}")
-        self._over_if_closed()
-
-    def _say(self, to_client: Buffer, to_backend: Buffer) -> None:
-        """The last words of a codec, and what they mean."""
-        if to_backend:
-            self._write_backend(to_backend)
-        if to_client:
-            self._write_client(to_client)
-        if self._codec.end is not None:
-            self._end(self._codec.end)
-
-    def _stop_backend_input(self) -> None:
-        self._write_backend = _taken
-        self._backend.write_eof()
-
-    # -- the end of the tunnel -------------------------------------------------------------------
-
-    def _end(self, end: End) -> None:
-        """The codec is done: the backend gets its EOF, the client a time to answer its Close."""
-        if not self._ending:
-            self._ending = True
-            self.reason = end.reason
-            self._write_backend = _taken
-            self._backend.close(self.times.close)
-            if end.await_peer and not self._codec.peer_closed:
-                self._client.resume()
-                self._timer = get_hub().loop.timer(self.times.close)
-                self._timer.start(self._client.close, 0.0)
-                return
-        if self._codec.peer_closed or not end.await_peer:
-            self._client.close(self.times.close)
+    def _backend_ended(self, well: bool) -> None:
+        if self._ending:
+            return
+        if self._stopping:
+            self.close(CLOSE_GOING_AWAY, "stop")
+        elif not well:
+            self.close(CLOSE_INTERNAL, "backend_died")
+        else:
+            self._say(*self._codec.backend_eof())
+            if self._codec.end is None:
+                self._client.write_eof()
+                self._half_closed("backend_eof")
 
     def _over_if_closed(self) -> None:
         if self._client_open or self._backend_open:
@@ -345,13 +259,15 @@ class Tunnel:
         on_close, self._on_close = self._on_close, _forget
         on_close(self)
 
+    # -- the handle ------------------------------------------------------------------------------
+
     def ping(self) -> bool:
         # A client that is not being read could not be heard answering.
         if self._ending or self._client_full or self._backend_full:
             return False
         data = self._codec.ping()
         if data:
-            self._write_client(data)
+            self._client.write(data)
         return bool(data)
 
     def close(self, code: int, reason: str) -> None:
@@ -369,6 +285,97 @@ class Tunnel:
             self.reason = why
         self._client.abort(why)
         self._backend.abort(why)
+
+
+class _FromClient:
+    """Hears the client's port."""
+
+    __slots__ = ("_tunnel",)
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def on_data(self, data: Buffer) -> None:
+        tunnel = self._tunnel
+        to_client, to_backend = tunnel._codec.from_client(data)
+        if to_backend and not tunnel._backend_stopped and not tunnel._backend.write(to_backend):
+            tunnel._backend_full = True
+            tunnel._client.pause()
+        if to_client and not tunnel._client.write(to_client):
+            tunnel._client_full = True
+            tunnel._client.pause()
+            tunnel._backend.pause()
+        if tunnel._codec.end is not None:
+            tunnel._end(tunnel._codec.end)
+
+    def on_eof(self) -> None:
+        tunnel = self._tunnel
+        if tunnel._ending:
+            tunnel._client.close(tunnel.times.close)
+            return
+        tunnel._say(*tunnel._codec.client_eof())
+        if tunnel._codec.end is None:
+            tunnel._stop_backend_input()
+            tunnel._half_closed("client_eof")
+
+    def on_drain(self) -> None:
+        tunnel = self._tunnel
+        if tunnel._client_full:
+            tunnel._client_full = False
+            tunnel._backend.resume()
+            if not tunnel._backend_full:
+                tunnel._client.resume()
+
+    def on_close(self, why: str) -> None:
+        tunnel = self._tunnel
+        tunnel._client_open = False
+        if not tunnel._ending:
+            tunnel._ending = True
+            tunnel.reason = f"client_lost:{why}"
+            tunnel._backend.close(tunnel.times.close)
+        tunnel._over_if_closed()
+
+
+class _FromBackend:
+    """Hears the backend's port."""
+
+    __slots__ = ("_tunnel",)
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def on_data(self, data: Buffer) -> None:
+        tunnel = self._tunnel
+        to_client, to_backend = tunnel._codec.from_backend(data)
+        if to_client and not tunnel._client.write(to_client):
+            tunnel._client_full = True
+            tunnel._client.pause()
+            tunnel._backend.pause()
+        if to_backend and not tunnel._backend_stopped:
+            tunnel._backend.write(to_backend)
+        if tunnel._codec.end is not None:
+            tunnel._end(tunnel._codec.end)
+
+    def on_eof(self) -> None:
+        tunnel = self._tunnel
+        if tunnel._judge is None:
+            tunnel._backend_ended(True)
+        else:
+            tunnel._judge(tunnel._backend_ended)
+
+    def on_drain(self) -> None:
+        tunnel = self._tunnel
+        if tunnel._backend_full:
+            tunnel._backend_full = False
+            if not tunnel._client_full:
+                tunnel._client.resume()
+
+    def on_close(self, why: str) -> None:
+        tunnel = self._tunnel
+        tunnel._backend_open = False
+        if not tunnel._ending:
+            tunnel.close(CLOSE_INTERNAL, f"backend_lost:{why}")
+        tunnel._over_if_closed()
 
 
 def start_tunnel(
@@ -389,11 +396,6 @@ def start_tunnel(
     tunnel = Tunnel(client, backend, codec, times, on_close, judge)
     tunnel.start(early, unread)
     return tunnel
-
-
-def _taken(data: Buffer) -> bool:
-    """Writes to a backend that wants no more."""
-    return True
 
 
 def _forget(tunnel: TunnelHandle) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from forkd.config.model import AccessLogSettings, Limits, RequestConfig
 from forkd.errors import UpgradeRequired
-from forkd.http.exchange import Exchange
+from forkd.http.exchange import Exchange, Upgraded
 from forkd.message import Fields, Head
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -230,7 +230,7 @@ def test_upgrade_hands_over_the_port_and_early_bytes(connect: Any, responses: An
     assert answer.fields["upgrade"] == "websocket"
     assert answer.fields["x"] == "1" and "date" in answer.fields and "server" in answer.fields
     assert "content-length" not in answer.fields and "transfer-encoding" not in answer.fields
-    exchange, port, early = given
+    exchange, port, early, _ = given
     assert port is client.port
     assert early + bytes(client.port.take()) in (b"early", b"early bytes")
     assert client.is_over and client.port.closed is None and not client.port.closing
@@ -238,18 +238,17 @@ def test_upgrade_hands_over_the_port_and_early_bytes(connect: Any, responses: An
 
 
 def test_the_access_line_of_a_tunnel_comes_at_its_end(connect: Any) -> None:
-    kept: list[Exchange] = []
+    kept: list[Upgraded] = []
 
     def handler(exchange: Exchange) -> None:
-        exchange.upgrade(Head(101, Fields([("Upgrade", "websocket")])))
-        kept.append(exchange)
+        kept.append(exchange.upgrade(Head(101, Fields([("Upgrade", "websocket")]))))
 
     log = AccessLogSettings(filename="/log", format='%h "%r" %{X-One}i %{id}C')
     client = connect(handler, settings=RequestConfig(access_log=log))
     lines = b"X-One: 1\r\nX-Two: 2\r\nCookie: id=7\r\n\r\n"
     head = WEBSOCKET[:-2] + lines
     out = client.send(head)
-    kept[0].log_tunnel(100, 2000)
+    kept[0].log(100, 2000)
     (entry,) = client.entries
     assert (entry.status, entry.mark, entry.body_bytes) == (101, "-", 2000)
     assert entry.bytes_in == len(head) + 100

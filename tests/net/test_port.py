@@ -23,16 +23,19 @@ class Listener:
         self.eof = 0
         self.drains = 0
         self.closed: list[str] = []
-        port.attach(self._on_data, self._on_eof, self._on_drain, self.closed.append)
+        port.attach(self)
 
-    def _on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         self.data += data
 
-    def _on_eof(self) -> None:
+    def on_eof(self) -> None:
         self.eof += 1
 
-    def _on_drain(self) -> None:
+    def on_drain(self) -> None:
         self.drains += 1
+
+    def on_close(self, why: str) -> None:
+        self.closed.append(why)
 
 
 def until(condition, deadline: float = 5.0) -> None:
@@ -219,16 +222,16 @@ def test_a_failed_write_still_hears_what_came_before(pair):
 
 def test_an_exception_of_a_listener_ends_the_port_alone(pair, caplog):
     port, theirs = pair
-    closed: list[str] = []
 
-    def fail(_: object) -> None:
-        raise RuntimeError("listener")
+    class Failing(Listener):
+        def on_data(self, data: bytes) -> None:
+            raise RuntimeError("its own bug")
 
-    port.attach(fail, lambda: None, lambda: None, closed.append)
+    heard = Failing(port)
     theirs.sendall(b"x")
-    until(lambda: closed)
-    assert closed == ["internal error"]
-    assert "listener" in caplog.text
+    until(lambda: heard.closed)
+    assert heard.closed == ["internal error"]
+    assert "its own bug" in caplog.text
 
 
 # -- the greenlet's view ------------------------------------------------------------------------
