@@ -145,9 +145,12 @@ def start(call: Call) -> int:
         preflight.loader(call.file, call.overrides, call.strict),
     )
     try:
-        return server.start(config, options)
+        status = server.start(config, options)
     except AlreadyRunning as error:  # since we looked
         return _already_running(call, error.pid)
+    if not call.foreground:
+        call.say(f"started, pid {Service(options.pid_file).pid}")
+    return status
 
 
 def _already_running(call: Call, pid: int) -> int:
@@ -159,11 +162,16 @@ def _already_running(call: Call, pid: int) -> int:
 
 
 def stop(call: Call) -> int:
-    if call.service.stop(_patience(call), call.now):
-        call.say("stopped")
-    else:
-        call.say("not running")
+    call.say("stopped" if _stop(call) else "not running")
     return Exit.OK
+
+
+def _stop(call: Call) -> bool:
+    service = call.service
+    if not service.stop(_patience(call), call.now):
+        return False
+    paths.remove_link(call.identity, service.pid_file)  # a killed server has left it
+    return True
 
 
 def _patience(call: Call) -> float:
@@ -179,7 +187,7 @@ def _patience(call: Call) -> float:
 
 def restart(call: Call) -> int:
     call.startable()
-    if call.service.stop(_patience(call), call.now):
+    if _stop(call):
         call.say("stopped")
     return start(_again(call))
 

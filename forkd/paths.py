@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import StartError
+from .unix import pidfile
 
 MAX_SOCKET_PATH = 107  # bytes of sun_path without its NUL (unix(7))
 STDIN = "-"
@@ -100,28 +101,29 @@ def log_file_for(who: Identity) -> str:
     return os.path.join(make_run_dir(), f"{who.name}.log")
 
 
-def leave_link(who: Identity, pid_file: str) -> str:
-    """Let *pid_file* be found by the configuration file; the symlink made, "" when none is needed.
+def leave_link(who: Identity, pid_file: str) -> None:
+    """Let *pid_file* be found by the configuration file, by a symlink where it is not in RUN.
 
-    A failure is no reason not to start: ``--pid-file`` still finds the server.
+    A failure is no reason not to start: ``--pid-file`` still finds the server.  A link to another
+    server that runs, with the same file and another pid file, stays.
     """
-    try:
+    with contextlib.suppress(OSError, StartError):
         link = os.path.join(make_run_dir(), who.pid_file)
-        if link == pid_file:
-            return ""
+        # Our own pid file must not be opened: closing it again would end our lock on it.
+        if os.path.realpath(link) == os.path.realpath(pid_file) or pidfile.holder(link):
+            return
         staged = f"{link}.{os.getpid()}"
         os.symlink(pid_file, staged)
         os.replace(staged, link)
-    except (OSError, StartError):
-        return ""
-    return link
 
 
-def remove_link(link: str, pid_file: str) -> None:
+def remove_link(who: Identity, pid_file: str) -> None:
     """Undo ``leave_link``, unless another server has put its own there since."""
-    with contextlib.suppress(OSError):
-        if link and os.readlink(link) == pid_file:
-            os.unlink(link)
+    for run in run_dirs():
+        link = os.path.join(run, who.pid_file)
+        with contextlib.suppress(OSError):  # none, or the pid file itself
+            if os.readlink(link) == pid_file:
+                os.unlink(link)
 
 
 def known_pid_files(who: Identity) -> tuple[str, ...]:

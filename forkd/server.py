@@ -10,13 +10,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import gevent
+
 from . import __version__, log, paths
 from .channel import WorkerStart
 from .config.model import Config
 from .errors import StartError
 from .log import LogFiles, LogPlan
 from .master.master import Master, MasterOptions
-from .unix import daemon, user
+from .unix import daemon, fork, user
 from .unix.daemon import Outcome, ReadyPipe
 from .worker import worker
 
@@ -39,17 +41,29 @@ class Options:
 
 
 def start(config: Config, options: Options) -> int:
-    """Start the server: in the foreground until it has ended, else until it is ready.
+    """Start the server: in the foreground until it has ended, else until the daemon is ready.
 
-    The exit status.  Raises StartError, in the caller's process also for what fails in the daemon.
+    The exit status.  Raises StartError, in the caller's process also for what fails in the daemon;
+    there it does not return.
     """
     daemon.open_standard()
+    preload()
     if options.foreground:
         return Server(config, options).run()
     outcome = daemon.daemonize()
     if isinstance(outcome, ReadyPipe):
-        return _run_daemon(config, options, outcome)
+        raise SystemExit(_run_daemon(config, options, outcome))
     return _told(outcome)
+
+
+def preload() -> None:
+    """Import what gevent leaves for its first use.
+
+    A worker that has become another user, or stands in a chroot, may not find the files any more;
+    and what is imported before the fork is shared.
+    """
+    for setting in ("loop", "resolver", "threadpool", "format_context"):
+        getattr(gevent.config, setting)
 
 
 def _told(outcome: Outcome) -> int:
@@ -60,6 +74,7 @@ def _told(outcome: Outcome) -> int:
 
 def _run_daemon(config: Config, options: Options, caller: ReadyPipe) -> int:
     """In the daemon.  Whatever happens before it is ready is the caller's to print."""
+    fork.close_others((caller.fd,))  # whoever waits for the end of some pipe does not wait for us
     server = Server(config, options, caller)
     try:
         return server.run()
@@ -86,7 +101,6 @@ class Server:
         self._options = options
         self._caller = caller
         self._logs: LogFiles | None = None
-        self._link = ""
 
     def run(self) -> int:
         """Serve until stopped; the exit status.  Raises StartError."""
@@ -103,9 +117,11 @@ class Server:
             self._be_worker,
         )
         try:
-            return master.run()
+            status = master.run()
+            logger.info("server stopped")
+            return status
         finally:
-            paths.remove_link(self._link, self._options.pid_file)
+            paths.remove_link(self._options.who, self._options.pid_file)
             log.flush()
 
     def _open_logs(self, config: Config) -> LogFiles:
@@ -133,7 +149,7 @@ class Server:
 
     def _on_ready(self) -> None:
         logger.info("server started (forkd/%s)", __version__)
-        self._link = paths.leave_link(self._options.who, self._options.pid_file)
+        paths.leave_link(self._options.who, self._options.pid_file)
         self.is_ready = True
         if self._caller is not None:
             self._caller.ready()

@@ -287,6 +287,16 @@ def test_start_as_lighttpd(world: World, conf: Path) -> None:
 # -- start ------------------------------------------------------------------------------------
 
 
+def test_start(world: World, conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("start", "-f", conf) == 0
+    assert capsys.readouterr() == ("started, pid 4711\n", "")
+    world.pid = 0
+    assert run("start", "-D", "-f", conf) == 0
+    world.pid = 0
+    assert run("start", "-q", "-f", conf) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_start_of_a_running_server(
     world: World, conf: Path, bad: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from forkd import paths
 from forkd.errors import StartError
+from forkd.unix import pidfile
 
 
 @pytest.fixture
@@ -126,11 +127,12 @@ def test_a_locked_file_in_run_is_found_without_the_configuration(
 def test_a_link_leads_to_the_directives_file(run: Path, tmp_path: Path) -> None:
     who = identity(tmp_path)
     real = str(tmp_path / "real.pid")
-    link = paths.leave_link(who, real)
-    assert os.readlink(link) == real
+    paths.leave_link(who, real)
+    assert os.readlink(run / who.pid_file) == real
     assert paths.find_pid_file(who, "", never, lambda path: path == real) == real
-    paths.remove_link(link, real)
-    assert not os.path.lexists(link)
+    paths.remove_link(who, real)
+    paths.remove_link(who, real)
+    assert os.listdir(run) == []
 
 
 def test_nothing_locked_then_the_directive_then_run(run: Path, tmp_path: Path) -> None:
@@ -141,18 +143,38 @@ def test_nothing_locked_then_the_directive_then_run(run: Path, tmp_path: Path) -
 
 def test_no_link_where_the_pid_file_is_in_run(run: Path, tmp_path: Path) -> None:
     who = identity(tmp_path)
-    assert paths.leave_link(who, str(run / who.pid_file)) == ""
-    assert not os.path.lexists(run / who.pid_file)
+    path = Path(paths.pid_file_for(who, "", ""))
+    path.write_text("1\n")
+    paths.leave_link(who, str(path))
+    paths.remove_link(who, str(path))
+    assert path.read_text() == "1\n"
 
 
 def test_a_link_replaces_an_old_one_and_stays_for_its_owner(run: Path, tmp_path: Path) -> None:
     who = identity(tmp_path)
-    old = paths.leave_link(who, "/old.pid")
-    new = paths.leave_link(who, "/new.pid")
-    paths.remove_link(old, "/old.pid")
-    assert os.readlink(new) == "/new.pid"
+    paths.leave_link(who, "/old.pid")
+    paths.leave_link(who, "/new.pid")
+    paths.remove_link(who, "/old.pid")
+    assert os.readlink(run / who.pid_file) == "/new.pid"
+
+
+def test_a_link_to_another_server_that_runs_stays(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = identity(tmp_path)
+    paths.leave_link(who, "/first.pid")
+    monkeypatch.setattr(pidfile, "holder", lambda path: 99)
+    paths.leave_link(who, "/second.pid")
+    assert os.readlink(run / who.pid_file) == "/first.pid"
 
 
 def test_a_link_that_cannot_be_made_is_no_failure(run: Path, tmp_path: Path) -> None:
     run.touch()
-    assert paths.leave_link(identity(tmp_path), "/x.pid") == ""
+    paths.leave_link(identity(tmp_path), "/x.pid")
+
+
+def test_a_link_left_behind_is_not_taken_for_a_pid_file(run: Path, tmp_path: Path) -> None:
+    who = identity(tmp_path)
+    paths.leave_link(who, "/old.pid")
+    assert paths.pid_file_for(who, "", "") == str(run / who.pid_file)
+    assert os.listdir(run) == []

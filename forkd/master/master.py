@@ -111,24 +111,30 @@ class Master:
         """
         self.pid = os.getpid()
         proctitle.set_title(f"master [{self.config.file}]")
-        pid_file = _acquire(self._options.pid_file)
+        # Whoever sees the lock may signal its holder: the signals are caught before.
         signals = SignalPipe(SIGNALS)
         try:
-            self.loop.watch(signals.fd, lambda: self._take(signals))
-            console = self._open_console()
+            pid_file = _acquire(self._options.pid_file)
             try:
-                self._start(pid_file)
-                self.loop.run()
+                self.loop.watch(signals.fd, lambda: self._take(signals))
+                self._serve(pid_file)
             finally:
-                console.close()
+                error_log.flush()
+                pid_file.release()
         finally:
-            error_log.flush()
-            pid_file.release()
             signals.close()
             self.loop.close()
         if self._failure is not None:
             raise self._failure
         return 0
+
+    def _serve(self, pid_file: PidFile) -> None:
+        console = self._open_console()
+        try:
+            self._start(pid_file)
+            self.loop.run()
+        finally:
+            console.close()
 
     def _open_console(self) -> Console:
         path = self._options.control_socket

@@ -78,7 +78,8 @@ class BlockingPort:
         """Until a callback, at most *timeout* seconds; False when it ran out."""
         self._waiter = waiter = Waiter()
         with get_hub().loop.timer(timeout) as timer:
-            timer.start(waiter.switch, False)
+            # The loop's clock may be older than this greenlet's long way here.
+            timer.start(waiter.switch, False, update=True)
             try:
                 return bool(waiter.get())
             finally:

@@ -68,6 +68,6 @@ def _await_connected(sock: socket.socket, address: Address, timeout: float) -> N
     with loop.io(sock.fileno(), _WRITE) as writable, loop.timer(timeout or 0) as timer:
         writable.start(waiter.switch, True)
         if timeout:
-            timer.start(waiter.switch, False)
+            timer.start(waiter.switch, False, update=True)
         if not waiter.get():
             raise TimeoutError(f"connect to {address} after {timeout:g} s")

@@ -60,7 +60,6 @@ given as one piece.
 
 FIN = 0x80
 MASKED = 0x80
-MOST_IN_CONTROL = 125  # bytes of payload, section 5.5
 NO_LIMIT = 1 << 63
 
 # Plain numbers: an enum's own cost more than all else that is done for a frame.
@@ -68,16 +67,14 @@ _CONTROL_FROM = int(FIN | Opcode.CLOSE)
 _TEXT_FRAME = int(FIN | Opcode.TEXT)
 _BINARY_FRAME = int(FIN | Opcode.BINARY)
 
-_CONTROL = {FIN | Opcode.CLOSE, FIN | Opcode.PING, FIN | Opcode.PONG}
-_STARTS = frozenset(
-    {Opcode.TEXT, Opcode.BINARY, FIN | Opcode.TEXT, FIN | Opcode.BINARY} | _CONTROL
-)
+_CONTROL = frozenset(FIN | opcode for opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG))
+_WHOLE = _CONTROL | {_TEXT_FRAME, _BINARY_FRAME}
+_STARTS = _WHOLE | {int(Opcode.TEXT), int(Opcode.BINARY)}
 """First bytes of frames while no message is open; RSV bits are refused with the rest."""
-_CONTINUES = frozenset({Opcode.CONTINUATION, FIN | Opcode.CONTINUATION} | _CONTROL)
+_CONTINUES = _CONTROL | {int(Opcode.CONTINUATION), int(FIN | Opcode.CONTINUATION)}
 """First bytes of frames inside a fragmented message."""
 
 _OPCODES = frozenset(Opcode)
-_WHOLE_HEADS = (_TEXT_FRAME << 8 | MASKED, _BINARY_FRAME << 8 | MASKED)
 _medium_header = struct.Struct(">HHI").unpack_from
 _SMALL_FRAMES = tuple(struct.Struct(f">2xI{size}s").unpack_from for size in range(126))
 _LEAST_RUN = 4  # frames: below, one by one is cheaper
@@ -93,9 +90,9 @@ def encode_header(first: int, size: int) -> bytes:
     return (first << 72 | 127 << 64 | size).to_bytes(10)
 
 
-def encode_control(opcode: Opcode, payload: Buffer) -> bytes:
+def encode_control(opcode: int, payload: Buffer) -> bytes:
     """A control frame; *payload* is at most 125 bytes (section 5.5)."""
-    return encode_header(FIN | opcode, len(payload)) + payload
+    return bytes((FIN | opcode, len(payload))) + payload
 
 
 def encode_close(code: int) -> bytes:
@@ -168,7 +165,8 @@ class FrameDecoder:
                 start, at = at, min(at + self._left, end)
                 yield self._piece(view[start:at])
                 continue
-            if not self._message and (whole := self._whole(view, at)):
+            whole = self._whole(view, at)
+            if whole is not None:
                 at, event = whole
                 yield event
                 continue
@@ -245,29 +243,34 @@ class FrameDecoder:
         return event_opcode, payload, 0
 
     def _whole(self, view: memoryview, at: int) -> tuple[int, Event] | None:
-        """(where it ends, its event): a message in one frame, or a run of small ones, if next.
+        """(where it ends, its event): a frame that is all there and changes no state, if next.
 
-        What is short of 8 bytes, long or to be refused is left to ``_header``.
+        A control frame, a message in one frame, or a run of small ones.  Whatever is short of 8
+        bytes, long, fragmented or wrong is left to ``_header``.
         """
         end = len(view)
         if end < at + 8:
             return None
         head, size, key = _medium_header(view, at)
-        if head & 0xFF80 not in _WHOLE_HEADS:
+        first, short = head >> 8, head & 0x7F
+        if not head & MASKED or first not in (_CONTROL if self._message else _WHOLE):
             return None
-        short = head & 0x7F
         if short < 126:
             stop = at + 6 + short
-            if stop > end or short > self._max_frame:
+            if stop > end:
                 return None
-            if stop < end and (run := _run(view, at, head >> 8, short)):
-                return run
             key, payload = _SMALL_FRAMES[short](view, at)
-            return stop, (head >> 8 & 0x0F, unmask(payload, key), 1)
+            if first >= _CONTROL_FROM:
+                return stop, (first & 0x0F, unmask(payload, key), 0)
+            if short > self._max_frame:
+                return None
+            return _run(view, at, first, short) or (stop, (first & 0x0F, unmask(payload, key), 1))
         stop = at + 8 + size
-        if short > 126 or size < 126 or stop > end or size > self._max_frame:
+        if short > 126 or first >= _CONTROL_FROM or size < 126:
             return None
-        return stop, (head >> 8 & 0x0F, unmask(view[at + 8 : stop], key), 1)
+        if stop > end or size > self._max_frame:
+            return None
+        return stop, (first & 0x0F, unmask(view[at + 8 : stop], key), 1)
 
 
 def _run(view: memoryview, at: int, first: int, size: int) -> tuple[int, Event] | None:

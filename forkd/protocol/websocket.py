@@ -182,7 +182,7 @@ class WebSocketCodec:
                 elif opcode == _TEXT:
                     self._take_text(payload, ends, to_backend)
                 elif opcode == _PING:
-                    to_client.append(encode_control(Opcode.PONG, payload))
+                    to_client.append(encode_control(_PONG, payload))
                 elif opcode == _PONG:
                     self.pongs += 1
                 else:

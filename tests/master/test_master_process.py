@@ -23,8 +23,11 @@ def echo(path: Path, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(path))
-        client.sendall(data)
-        return client.recv(100)
+        try:
+            client.sendall(data)
+            return client.recv(100)
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
 
 
 # -- start ------------------------------------------------------------------------------------
@@ -192,6 +195,8 @@ def test_killed_backend_is_respawned_and_its_backlog_waits(
     server.start()
     path = server.folder / "echo-0"
     assert echo(path, b"one") == b"one"
+    begun = time.monotonic()
+    eventually(lambda: time.monotonic() - begun > 1.0)  # a death before would be an early one
     first = server.procs()[0]["pid"]
     os.kill(first, signal.SIGSTOP)
     with socket.socket(socket.AF_UNIX) as waiting:
@@ -199,9 +204,7 @@ def test_killed_backend_is_respawned_and_its_backlog_waits(
         waiting.connect(str(path))
         waiting.sendall(b"two")
         os.kill(first, signal.SIGKILL)
-        # Early deaths are throttled, and who waits then is refused; this one may be either.
-        answer = waiting.recv(100)
-    assert answer in (b"two", b"")
+        assert waiting.recv(100) == b"two"
     second = eventually(lambda: [one for one in server.procs() if one["pid"] not in (0, first)])[0]
     assert second["deaths"] == 1
     assert second["last_status"] == -9
@@ -239,11 +242,7 @@ def test_crash_loop_is_throttled_and_clients_are_refused_meanwhile(
     server.config = replace(server.config, backends=(server.backend("b", crashes),))
     server.start()
     path = server.folder / "b-0"
-    for _ in range(3):
-        assert echo(path, b"x") == b""
-        eventually(lambda: server.procs()[0]["state"] != "stopping")
-        if server.procs()[0]["state"] == "throttled":
-            break
+    assert echo(path, b"x") == b""
     eventually(lambda: server.procs()[0]["state"] == "throttled")
     begun = time.monotonic()
     assert echo(path, b"x") == b""
