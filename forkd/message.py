@@ -144,7 +144,8 @@ class Request:
     query: str | None
     """Normalised; None when the target has no ``?``."""
     decoded_path: str
-    """``path`` decoded and simplified, for file lookup and gateway matching."""
+    """``path`` decoded and simplified, for file lookup and gateway matching.  A gateway sees it
+    without ``path_info``: the name of the script."""
     fields: Fields
     """Repeated ones already joined, empty ones dropped (core.md 4)."""
     content_length: int | None
@@ -164,7 +165,9 @@ class Request:
     started: float = 0.0
     """Seconds since the epoch when the head had arrived."""
     physical: tuple[str, str] | None = field(default=None)
-    """(base folder, file path) when a hook has mapped the request to the file system."""
+    """(base folder, file path) when the request was mapped to the file system."""
+    path_info: str = ""
+    """What followed the script's name in the path, split off for a gateway (gateway.md 3)."""
     rewrites: int = 0
     """How often url.rewrite-* has changed the URL; -1 when it may not be changed again."""
 

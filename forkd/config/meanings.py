@@ -134,6 +134,8 @@ _FLAGS = {
     "server.http-pathinfo": ("http_pathinfo", flag),
     "http10.range": ("http10_range", flag),
     "gw.upgrade-with-request-body": ("upgrade_with_request_body", flag),
+    "cgi.tempfile-accum": ("cgi_tempfile_accum", flag),
+    "proxy.force-http10": ("proxy_force_http10", flag),
 }
 _TRAILERS = "request.trailer-whitelist"
 _MEANINGLESS_FLAGS = (
@@ -149,8 +151,6 @@ _MEANINGLESS_FLAGS = (
     "server.pcre_jit",
     "server.network-mptcp",
     "chunkqueue.splice",
-    "cgi.tempfile-accum",
-    "proxy.force-http10",
     "auth.delay-invalid-creds",
     "auth.http-goaway-invalid-creds",
     "ssl.refresh-certs",

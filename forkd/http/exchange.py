@@ -23,7 +23,8 @@ from ..net.port import Port
 
 
 class Exchange(Protocol):
-    """One request.  All methods but ``abort`` are for the exchange's own greenlet.
+    """One request.  All methods but ``abort`` are for the exchange's own greenlet; another one may
+    ``read`` while that one answers.
 
     Every method that waits for the client raises ``ClientGone`` when it has left or was too slow
     (``max_read_idle``, ``max_write_idle``).
@@ -35,6 +36,11 @@ class Exchange(Protocol):
     change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0."""
     gone: Event
     """Set when the client has left, or will at least send nothing more."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the client has left for good, by a reset: an answer would reach nobody."""
+
     started: bool
     """Whether the final head has been sent."""
     on_head: Callable[[Head], Head]

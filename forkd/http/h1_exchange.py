@@ -116,6 +116,10 @@ class H1Exchange(ExchangeBase):
         self.write(body)
         self.finish()
 
+    @property
+    def is_lost(self) -> bool:
+        return self._connection.port.closed_why is not None
+
     # -- the request's body -----------------------------------------------------------------------
 
     def read(self) -> bytes:
@@ -290,7 +294,9 @@ class H1Exchange(ExchangeBase):
     def upgrade(self, head: Head) -> Upgraded:
         connection = self._connection
         head = self._start(head)
-        fields = [*self._own_fields(head), ("Connection", "upgrade")]
+        fields = self._own_fields(head)
+        if head.status == 101:  # not the 200 of a CONNECT
+            fields.append(("Connection", "upgrade"))
         connection.write(head_bytes("HTTP/1.1", head.status, fields))
         connection.flush(self.settings.limits)
         self.is_upgraded = self.is_over = True

@@ -27,15 +27,18 @@ from ..config.model import AccessLogSettings, Config, ListenerSpec
 from ..errors import ClientGone
 from ..gateway.balance import Balancer
 from ..gateway.dispatch import handle
+from ..gateway.pool import Pool
 from ..http.connection import Service
 from ..http.exchange import Exchange
 from ..http.negotiate import serve_connection
 from ..message import ConnInfo
 from ..metrics import Column, responses
 from ..net.port import FdPort
+from ..net.resolve import Resolver
 from ..scoreboard import WorkerState
 from .accept import Acceptor, may_accept
 from .orphan import end_backends
+from .programs import ProgramSet
 from .tunnels import TunnelSet
 
 log = logging.getLogger(__name__)
@@ -61,7 +64,10 @@ class Worker:
         self.board = start.board
         self.row = start.board.mine
         self.tunnels = TunnelSet(self.row)
+        self.programs = ProgramSet(start.board)
         self.balancer = Balancer(start.board)
+        self.pool = Pool()
+        self.resolver = Resolver()
         self._logs = start.logs
         self._access_logs = AccessLogs(start.logs)
         self._service = Service(start.config, self._log_request)
@@ -90,6 +96,7 @@ class Worker:
         self._await_empty()
         if self._is_orphan:
             end_backends(self.board, now=True)
+            self.programs.kill()
         self._access_logs.flush()
         log.info("%s: done", self._name)
         return 0
@@ -174,6 +181,10 @@ class Worker:
             for acceptor in self._acceptors:
                 acceptor.room()
 
+    def raw_stderr(self, name: str) -> int:
+        """The descriptor of the breakage log *name*."""
+        return self._logs.fd(name)
+
     def _log_request(self, settings: AccessLogSettings, entry: Entry) -> None:
         row = self.row
         row.add(Column.REQUESTS)
@@ -237,6 +248,7 @@ class Worker:
         self._service.draining = True
         for acceptor in self._acceptors:
             acceptor.close()
+        self.pool.close()
         self._leaving.set()
 
     def finish(self) -> None:
@@ -244,6 +256,7 @@ class Worker:
         self.drain()
         self._service.close_idle()
         self.tunnels.finish()
+        self.programs.finish()
 
     def stop(self) -> None:
         """Cut what is left: Close 1001, a second to flush."""
@@ -253,6 +266,7 @@ class Worker:
         self._over.set()
         self.row[Column.STATE] = WorkerState.STOPPING
         self.tunnels.close()
+        self.programs.terminate()
         gevent.killall(list(self._greenlets), exception=_Stopped, block=False)
 
     def _orphaned(self) -> None:
@@ -266,7 +280,7 @@ class Worker:
     # -- the end ---------------------------------------------------------------------------------
 
     def _await_empty(self) -> None:
-        while self.connections and not self._over.wait(0.05):
+        while (self.connections or self.programs) and not self._over.wait(0.05):
             pass
         deadline = time.monotonic() + (FLUSH_TIME if self._over.is_set() else LINGER_TIME)
         while FdPort.open_ports and time.monotonic() < deadline:

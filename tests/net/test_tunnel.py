@@ -16,6 +16,10 @@ class SayingCodec:
     """Upper-cases to the backend, lower-cases to the client; ``!`` from the client is answered,
     ``.`` from it ends the tunnel, ``CLOSE`` is said to it, and it owes a ``.``."""
 
+    passes_reset = False
+    end_of_input: bytes | None = None
+    loss = b""
+
     def __init__(self) -> None:
         self.end: End | None = None
         self.peer_closed = False
@@ -278,3 +282,41 @@ def test_an_end_in_the_early_bytes():
 def test_an_idle_tunnel_holds_no_greenlet_and_no_dict():
     s = Set()
     assert isinstance(s.tunnel, Tunnel) and not hasattr(s.tunnel, "__dict__")
+
+
+# -- resets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["client", "backend"])
+def test_a_reset_of_a_blind_tunnel_is_passed_on(end):
+    s = Set(BlindCodec())
+    one, other = (s.client, s.backend) if end == "client" else (s.backend, s.client)
+    one.abort("Connection reset by peer")
+    assert other.closed == "Connection reset by peer"
+    assert s.over == [f"{end}_lost:Connection reset by peer"]
+
+
+def test_a_client_that_is_lost_is_told_to_the_backend_where_there_are_words_for_it():
+    codec = BlindCodec()
+    codec.loss = b"ABORT"
+    s = Set(codec)
+    s.client.abort("reset")
+    assert s.backend.take() == b"ABORT" and s.backend.closing and s.backend.closed is None
+
+
+def test_a_greeting_comes_before_all_else():
+    client, backend = MemoryPort(), MemoryPort()
+    start_tunnel(
+        client, backend, SayingCodec(), TIMES, lambda tunnel: None, unread=b"B", greeting=b"A"
+    )
+    assert client.take() == b"Ab"
+
+
+def test_a_long_greeting_pauses_the_backend():
+    client, backend = MemoryPort(), MemoryPort()
+    client.blocked = True
+    greeting = b"x" * (HIGH_WATER + 1)
+    start_tunnel(client, backend, BlindCodec(), TIMES, lambda tunnel: None, greeting=greeting)
+    assert backend.paused and client.paused
+    client.unblock()
+    assert not backend.paused and len(client.take()) == HIGH_WATER + 1
