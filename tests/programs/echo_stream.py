@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 
@@ -58,10 +59,8 @@ def turn(sock: socket.socket, out: bytearray, ended: set[socket.socket]) -> None
         except BlockingIOError:
             pass
     if out:
-        try:
+        with contextlib.suppress(BlockingIOError):
             del out[: sock.send(out)]
-        except BlockingIOError:
-            pass
 
 
 if __name__ == "__main__":
