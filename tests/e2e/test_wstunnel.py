@@ -287,7 +287,7 @@ def test_a_stop_is_1001_and_the_backends_last_words_come(forkd: Forkd) -> None:
         psutil.Process(pid).terminate()
         assert client.recv(timeout=10) == "bye"
         assert closed(client)[0] == 1001
-    wait_for(lambda: not psutil.pid_exists(pid), 15)
+    server.stop()
 
 
 # -- load ---------------------------------------------------------------------------------------
