@@ -41,6 +41,7 @@ from .tunnels import TunnelSet
 log = logging.getLogger(__name__)
 
 FLUSH_TIME = 1.0  # seconds that a stop leaves for what is queued
+LAST_WORDS = 2.0  # seconds before the end of a graceful stop at which tunnels get Close 1001
 LINGER_TIME = 5.0  # seconds that closing connections may still take at the end of a drain
 STALE = 5.0  # seconds without a tick after which another worker's numbers do not count
 SPARE_FDS = 64  # descriptors that are not connections: logs, listeners, files being served
@@ -243,7 +244,9 @@ class Worker:
         """Drain, and end what would not end by itself, politely."""
         self.drain()
         self._service.close_idle()
-        self.tunnels.finish()
+        self.tunnels.finish()  # a second time is nothing
+        patience = self.config.server.features.graceful_shutdown_timeout - LAST_WORDS
+        self._start_watcher(get_hub().loop.timer(max(patience, 0.0)), self.tunnels.close)
 
     def stop(self) -> None:
         """Cut what is left: Close 1001, a second to flush."""

@@ -385,3 +385,28 @@ def test_long_tunnels_spread_over_the_workers(forkd: Forkd) -> None:
     for client in clients:
         client.close()
     assert len(counts) == 4 and min(counts) >= 40, counts
+
+
+def test_a_backend_that_does_not_end_is_not_awaited_until_the_last_moment(forkd: Forkd) -> None:
+    flags = 'server.feature-flags = ("server.graceful-shutdown-timeout" => 3)'
+    server = start(forkd, flags)
+    forkd.allow_errors("backend .*say")
+    with server.websocket("/say/") as client:
+        client.send("deaf\n")
+        wait_for(lambda: server.status()["totals"]["tunnels"] == 1, 10)
+        psutil.Process(server.pid).terminate()
+        assert closed(client)[0] == 1001
+        server.stop()
+
+
+def test_a_stop_ends_the_tunnels_of_a_generation_that_drains(forkd: Forkd) -> None:
+    server = start(forkd)
+    with server.websocket("/echo/") as client:
+        client.send("x")
+        client.recv(timeout=10)
+        assert server.control("reload")["ok"]
+        client.send("still here")
+        assert client.recv(timeout=10) == "still here"
+        psutil.Process(server.pid).terminate()
+        assert closed(client)[0] == 1001
+        server.stop()

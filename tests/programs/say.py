@@ -7,6 +7,7 @@ hold       read until the end, then say "bye" and close
 exit N     exit with status N
 bytes HEX  write these bytes, then close
 mute       never say anything
+deaf       neither, not even at the end of input
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def serve(sock: socket.socket) -> None:
             os._exit(int(argument))
         elif command == "bytes":
             sock.sendall(bytes.fromhex(argument))
+        elif command == "deaf":
+            threading.Event().wait(60)
         elif command == "mute":
             while sock.recv(65536):
                 pass
