@@ -20,6 +20,7 @@ import gevent
 from gevent import get_hub
 from gevent.event import Event
 
+from .. import log as error_log
 from ..accesslog import AccessLogs, Entry
 from ..address import Address
 from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerStart
@@ -194,6 +195,7 @@ class Worker:
                 self.tunnels.sweep(elapsed)
             self._connection_ended()  # a tunnel may have ended
             self._access_logs.flush()
+            error_log.flush()
         except Exception:  # the pass comes again; without it the worker would be taken for stuck
             log.exception("%s: a pass over the tunnels failed", self._name)
 

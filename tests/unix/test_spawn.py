@@ -99,12 +99,12 @@ def test_failures_name_the_path(
     argv: str, cwd: str, error: type[OSError], filename: str
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    before = psutil.Process().children()
+    children = psutil.Process().children()
     with pytest.raises(error) as caught:
         spawn_proc(Program((argv,), cwd=cwd), 0, 2)
     assert caught.value.filename == filename
     assert len(os.listdir("/proc/self/fd")) == before
-    assert psutil.Process().children() == before
+    assert psutil.Process().children() == children
 
 
 def test_environment_that_cannot_be_is_an_error() -> None:
