@@ -30,16 +30,28 @@ need() {
     done
 }
 
-# The newest Python that will do, in $python.
+# A Python that will do, in $python: the system's own before others, for it is built with all
+# optimisation, which a server feels; then one that needs nothing installed.
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:-} python3 python3.{14,13,12,11} /usr/bin/python3; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            python=$candidate
-            return
-        fi
+    local candidate condition
+    for condition in ready usable; do
+        for candidate in ${PYTHON:-} /usr/bin/python3 python3 python3.{14,13,12,11}; do
+            if "is_$condition" "$candidate" 2>/dev/null; then
+                python=$candidate
+                return
+            fi
+        done
     done
     die "Python 3.11 or later is needed (on Debian: apt-get install python3 python3-venv)"
+}
+
+is_usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; }
+
+# It can make virtual environments, or will after apt_install.
+is_ready() {
+    is_usable "$1" || return 1
+    "$1" -c 'import ensurepip, venv' && return
+    [[ $1 == /usr/bin/* && $(id -u) == 0 ]] && command -v apt-get >/dev/null
 }
 
 make_venv() {

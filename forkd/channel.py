@@ -22,7 +22,6 @@ FINISH = b"F"  # master to worker: the server stops: as DRAIN, but tunnels end n
 STOP = b"T"  # master to worker: cut what you have (Close 1001, 1 s to flush); exit 0
 REOPEN = b"L"  # master to worker: the descriptors of LogFiles.fds() come with it (SCM_RIGHTS)
 READY = b"R"  # worker to master, once: I accept
-NEED = b"N"  # worker to master: every proc of some backend is above its load
 
 
 @dataclass(frozen=True, slots=True)

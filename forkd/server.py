@@ -6,6 +6,7 @@ imported, so that its pages are shared; gevent makes no hub until a worker does.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,6 +160,9 @@ class Server:
     def _be_worker(self, start: WorkerStart) -> int:
         """In a worker, to its end."""
         log.set_up(start.logs)
+        # The descriptor keeps its number over reopens.  A handler in Python would not run: the
+        # master sends ABRT to a worker that is stuck.
+        faulthandler.enable(start.logs.error_fd)
         if self._caller is not None:
             # Not the caller's any more: who waits for the end of his output would wait for us.
             start.logs.capture_stderr()

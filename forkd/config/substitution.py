@@ -51,7 +51,7 @@ class RuleSet:
     def apply(self, request: Request, config: Config) -> str | None:
         """The expanded replacement of the first rule that matches the request's target with query.
 
-        None when no rule matches, or when the one that does says "leave as is" by being empty.
+        None when no rule matches, "" when the one that does says "leave as is" by being empty.
         Raises PatternTooSlow.
         """
         target = request.full_target
@@ -59,8 +59,6 @@ class RuleSet:
             groups = rule.pattern.search(target)
             if groups is None:
                 continue
-            if not rule.replacement.parts:
-                return None
             condition = config.conditions.captures(self.block, request)
             return rule.replacement.expand(Subject(groups, condition, request))
         return None

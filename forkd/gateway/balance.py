@@ -74,16 +74,16 @@ def least_loaded(
     One that runs before one that has to be started; of these the least load; of these the first.
     """
     best: Proc | None = None
-    best_key = (9, 0)
+    best_key = (9, 0, 0)
     for proc in board.procs_of(backend):
         state = board.state(proc)
         if state not in _TAKES or is_avoided(proc):
             continue
-        load = board.load(proc)
+        load = counted = board.load(proc)
         if state is ProcState.STARTING:
             # It has not accepted yet: others are better until they are as busy.
-            load = max(load, backend.max_load_per_proc)
-        key = (_RANK[state], load)
+            counted = max(load, backend.max_load_per_proc)
+        key = (_RANK[state], counted, load)
         if key < best_key:
             best, best_key = proc, key
     return best

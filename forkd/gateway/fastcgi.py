@@ -65,14 +65,19 @@ class FastCgi(ScriptConversation):
 
 
 class _Complaints:
-    """What an application says on STDERR goes to the error log, each record in lines of its own."""
+    """What an application says on STDERR goes to the error log, each record in lines of its own.
+
+    Small: it lives as long as a tunnel.
+    """
 
     __slots__ = ("_lines", "_name")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lines = StderrLines()
+        self._lines: StderrLines | None = None
 
     def __call__(self, text: bytes) -> None:
+        if self._lines is None:
+            self._lines = StderrLines()
         for line in self._lines.feed(text.rstrip(b"\n") + b"\n", time.monotonic()):
             log.warning("%s: stderr: %s", self._name, line)

@@ -40,6 +40,8 @@ def _rewrite(
         return request
     for rules, rewrites in ((once, FINISHED), (repeat, request.rewrites + 1)):
         target = rules.apply(request, config) if rules else None
+        if target == "":
+            return request  # a rule that says so, to those that come later too
         if target and target.startswith("/"):
             if rewrites > MAX_REWRITES:
                 raise ForkdError(f"{request.target}: rewritten more than {MAX_REWRITES} times")

@@ -95,6 +95,7 @@ def describe(master: Master) -> Message:
         "uptime": round(time.monotonic() - master.started, 3),
         "generation": master.generation_number,
         "last_reload": master.last_reload,
+        "graceful_timeout": master.config.server.features.graceful_shutdown_timeout,
         "listeners": [str(spec.address) for spec in master.listeners.specs],
         "workers": [
             _worker(generation, worker)

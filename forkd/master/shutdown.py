@@ -12,7 +12,7 @@ from .strays import Strays
 from .workers import Generation
 
 FLUSH_TIME = 1.0  # seconds that a worker told to stop takes at most
-MERCY = 0.5  # seconds beyond its time before a worker is killed
+MERCY = 0.25  # seconds beyond its time before a worker is killed
 BACKEND_TIME = 5.0  # seconds from a backend's kill-signal to KILL
 BACKEND_TIME_QUICK = 1.0
 

@@ -50,12 +50,12 @@ class FrameError(Exception):
         self.code = code
 
 
-Event = tuple[int, Buffer, int]
+Event = tuple[int, bytes | bytearray, int]
 """(opcode, payload, ends).
 
 A control frame comes whole, with ends 0.  Data comes in pieces under the opcode of their message;
-*ends* is how many messages end with the piece: 0 or 1, or more where a run of small messages is
-given as one piece.
+*ends* is how many messages end with the piece: 0 or 1, or more where the piece is as many whole
+messages, all of one size.
 """
 
 FIN = 0x80
@@ -292,8 +292,6 @@ def _run(view: memoryview, at: int, first: int, size: int) -> tuple[int, Event] 
     if count < _LEAST_RUN:
         return None
     payloads = unmask_run(frames[: count * stride], size)
-    if first == _TEXT_FRAME and not payloads.isascii():
-        return None  # each text is to be valid by itself
     return at + count * stride, (first & 0x0F, payloads, count)
 
 

@@ -33,7 +33,8 @@ _END = re.compile(rb"\n\r?\n")
 _TEXT = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_FIRST_LINE = re.compile(rb"([A-Za-z\-]*) ?([^\r\n]*?) (HTTP/1\.[01])\r?\n")
+# Possessive: what is tried here has been refused, and must not be tried from each of its letters.
+_FIRST_LINE = re.compile(rb"([A-Za-z\-]*+) ?([^\r\n]*?) (HTTP/1\.[01])\r?\n")
 
 
 class RawHead(NamedTuple):

@@ -199,8 +199,15 @@ class WebSocketCodec:
             self._decoder = None
         return _joined(to_client), _joined(to_backend)
 
-    def _take_text(self, piece: Buffer, ends: int, to_backend: list[Buffer]) -> None:
+    def _take_text(
+        self, piece: bytes | bytearray, ends: int, to_backend: list[Buffer]
+    ) -> None:
         """Append the whole characters of *piece*.  Raises FrameError behind the last valid one."""
+        if ends > 1 and not piece.isascii():
+            size = len(piece) // ends
+            for start in range(0, len(piece), size):  # each message is valid by itself or not
+                self._take_text(piece[start : start + size], 1, to_backend)
+            return
         text = self._from_client_kept + piece
         size, hope = whole_characters(text)
         to_backend.append(text[:size])

@@ -77,14 +77,17 @@ def _gid(name: str) -> int:
 def raise_fd_limit(wanted: int) -> int:
     """Set the limit of open files to *wanted*, or to the hard limit for 0; what it is now.
 
-    Root may go beyond the hard limit, up to a million.
+    At most a million; beyond the hard limit only where the system lets us.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    ceiling = FD_CEILING if hard == resource.RLIM_INFINITY else min(hard, FD_CEILING)
-    target = min(wanted or ceiling, FD_CEILING)
-    if target > ceiling and os.geteuid() == 0:
-        hard = target
-    target = min(target, hard) if hard != resource.RLIM_INFINITY else target
+    hard = FD_CEILING if hard == resource.RLIM_INFINITY else hard
+    target = min(wanted or hard, FD_CEILING)
+    if target > hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, target))
+            return target
+        except ValueError:  # Python's word for EPERM: not root, or root in a container
+            target = hard
     if target != soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     return target

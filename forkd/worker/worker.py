@@ -20,6 +20,7 @@ import gevent
 from gevent import get_hub
 from gevent.event import Event
 
+from .. import log as error_log
 from ..accesslog import AccessLogs, Entry
 from ..address import Address
 from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerStart
@@ -44,6 +45,7 @@ from .tunnels import TunnelSet
 log = logging.getLogger(__name__)
 
 FLUSH_TIME = 1.0  # seconds that a stop leaves for what is queued
+LAST_WORDS = 2.0  # seconds before the end of a graceful stop at which tunnels get Close 1001
 LINGER_TIME = 5.0  # seconds that closing connections may still take at the end of a drain
 STALE = 5.0  # seconds without a tick after which another worker's numbers do not count
 SPARE_FDS = 64  # descriptors that are not connections: logs, listeners, files being served
@@ -204,6 +206,7 @@ class Worker:
                 self.tunnels.sweep(elapsed)
             self._connection_ended()  # a tunnel may have ended
             self._access_logs.flush()
+            error_log.flush()
         except Exception:  # the pass comes again; without it the worker would be taken for stuck
             log.exception("%s: a pass over the tunnels failed", self._name)
 
@@ -255,8 +258,10 @@ class Worker:
         """Drain, and end what would not end by itself, politely."""
         self.drain()
         self._service.close_idle()
-        self.tunnels.finish()
+        self.tunnels.finish()  # a second time is nothing
         self.programs.finish()
+        patience = self.config.server.features.graceful_shutdown_timeout - LAST_WORDS
+        self._start_watcher(get_hub().loop.timer(max(patience, 0.0)), self.tunnels.close)
 
     def stop(self) -> None:
         """Cut what is left: Close 1001, a second to flush."""

@@ -1,4 +1,4 @@
-"""Programs behind scgi and fastcgi: requests, uploads, downloads, upgrades, and every way to die."""
+"""Programs behind scgi and fastcgi: requests, bodies, upgrades, and every way to die."""
 
 from __future__ import annotations
 
@@ -153,6 +153,23 @@ def test_complaints_go_to_the_error_log(start: Start, kind: str) -> None:
     for text in ("first complaint", "second complaint", "without a line end"):
         if kind == "fastcgi" or "end" not in text:
             server.wait_log(f"app.sock-0.*stderr: {text}$|app.sock-0: {text}$")
+
+
+@pytest.mark.parametrize("kind", ["fastcgi"], indirect=True)
+def test_an_authorizer_before_a_responder(start: Start, forkd: Forkd) -> None:
+    both = config("fastcgi", '"mode" => "authorizer"').replace(
+        ")))", '), ("socket" => "@DIR@/app.sock-1x", "bin-path" => "{}", {} )))'.format(
+            f"{sys.executable} {PROGRAMS}/fastcgi_echo.py",
+            '"check-local" => "disable", "max-procs" => 1',
+        )
+    )  # fmt: skip
+    server = forkd.start(both)
+    told = variables(server.get("/app/env?yes"))
+    assert (told["ROLE"], told["GRANTED"]) == ("1", "by me")
+    [asked] = events(server)
+    assert "QUERY_STRING" in asked and "CONTENT_LENGTH" not in asked
+    refused = server.get("/app/env?no")
+    assert (refused.status, refused.text) == (403, "not granted")
 
 
 # -- kept connections -------------------------------------------------------------------------

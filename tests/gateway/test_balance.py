@@ -85,6 +85,7 @@ SERVER = GatewayServer("wstunnel", ())
         ([(D, 0)], 0),
         ([(S, 0), (R, 1)], 1),  # one that has not accepted yet counts as full
         ([(S, 0), (R, 3)], 0),
+        ([(S, 2), (S, 0)], 1),  # two that start: the one that nobody waits for
     ],
 )
 def test_least_loaded(cells, chosen):

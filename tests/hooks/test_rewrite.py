@@ -71,3 +71,12 @@ def test_missing_has_rules_of_its_own():
     assert rewrite(make_request("/n"), settings, CONFIG).rewrites == 0
     assert rewrite_missing(make_request("/n"), settings, CONFIG).rewrites == FINISHED
     assert rewrite_missing(make_request("/m"), settings, CONFIG).rewrites == 1
+
+
+def test_an_empty_once_rule_keeps_a_request_from_the_repeat_rules() -> None:
+    settings = HookSettings(
+        rewrite_once=rules(("^/keep", "")), rewrite_repeat=rules(("^/", "/moved"))
+    )
+    config = RequestConfig(hooks=settings)
+    assert rewrite(make_request("/keep/this"), config, CONFIG).path == "/keep/this"
+    assert rewrite(make_request("/other"), config, CONFIG).path == "/moved"

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,6 @@ class Server:
     config: Config
     pid: int = 0
     ready: str = ""
-    programs: dict[str, str] = field(default_factory=dict)
 
     @property
     def pid_file(self) -> Path:
@@ -149,7 +148,7 @@ class Server:
             pid_file=str(self.pid_file),
             control_socket=str(self.control_socket),
             load=self._load,
-            open_logs=lambda config: LogFiles(LogPlan(str(self.folder / "error.log"))),
+            open_logs=lambda config: self._open_logs(config),
             use_logs=lambda logs: None if log.set_up(logs) else None,
             on_ready=lambda: None if os.write(writer, b"ready") else None,
         )
@@ -158,6 +157,10 @@ class Server:
         except StartError as error:
             os.write(writer, f"{error.exit_code} {error}".encode())
             return 100 + error.exit_code
+
+    def _open_logs(self, config: Config) -> LogFiles:
+        others = tuple(name for name in (config.server.breakagelog,) if name)
+        return LogFiles(LogPlan(str(self.folder / "error.log"), others))
 
     def next(self, config: Config | str) -> None:
         """What the next reload loads; text is an error in it."""

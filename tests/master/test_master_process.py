@@ -159,6 +159,113 @@ def test_stale_socket_of_a_listener_is_replaced_and_a_live_one_is_not(server: An
     assert path.exists()
 
 
+# -- backends' sockets and users --------------------------------------------------------------
+
+
+def test_tcp_backend_and_its_successor_share_the_socket(
+    server: Any, eventually: Eventually
+) -> None:
+    port = server.config.listeners[0].address.port
+    spec = replace(server.backend("tcp"), address=Address("127.0.0.3", port))
+    server.config = replace(server.config, backends=(spec,))
+    assert server.start().ready == "ready"
+
+    def talk() -> bytes:
+        with socket.create_connection(("127.0.0.3", port), timeout=10) as client:
+            client.sendall(b"x")
+            return client.recv(10)
+
+    assert talk() == b"x"
+    server.next(replace(server.config, backends=(replace(spec, disable_time=9),)))
+    assert server.ask("reload")["ok"]
+    assert talk() == b"x"
+    eventually(lambda: len(server.procs()) == 1)
+    assert talk() == b"x"
+
+
+def test_program_of_the_same_user_that_serves_the_path_is_adopted(
+    server: Any, programs: Any, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(tmp_path / "b-0"))
+        stranger.listen()
+        server.config = replace(server.config, backends=(server.backend("b"),))
+        assert server.start().ready == "ready"
+        assert (server.procs()[0]["state"], server.procs()[0]["pid"]) == ("running", 0)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert (tmp_path / "b-0").exists()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "b-0"))
+
+
+def test_socket_that_another_forkd_serves_is_fatal(server: Any, tmp_path: Path) -> None:
+    server.config = replace(server.config, backends=(server.backend("b"),))
+    server.start()
+    other = tmp_path / "other"
+    other.mkdir()
+    listener = ListenerSpec(Address("127.0.0.4", server.config.listeners[0].address.port))
+    second = type(server)(other, replace(server.config, listeners=(listener,)))
+    assert second.start().ready == f"1 cannot listen on {tmp_path}/b-0: is served by somebody else"
+    second.wait()
+    assert echo(tmp_path / "b-0", b"x") == b"x"
+
+
+def test_what_a_dead_maker_left_is_taken_over(server: Any, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    maker = os.fork()
+    if maker == 0:
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(str(tmp_path / "b-0"))
+        left.listen()
+        if os.fork():
+            os._exit(0)
+        os.close(writer)
+        os.read(reader, 1)  # it still listens
+        os._exit(0)
+    os.waitpid(maker, 0)
+    server.config = replace(server.config, backends=(server.backend("b"),))
+    assert server.start().ready == "ready"
+    assert server.procs()[0]["pid"]
+    assert echo(tmp_path / "b-0", b"x") == b"x"
+    os.close(writer)
+    os.close(reader)
+
+
+def test_breakage_log_takes_standard_error_raw(server: Any, eventually: Eventually) -> None:
+    raw = server.folder / "breakage.log"
+    server.with_server(breakagelog=str(raw))
+    server.config = replace(server.config, backends=(server.backend("b"),))
+    server.start()
+    eventually(lambda: raw.exists() and raw.read_text())
+    assert raw.read_text() == f"echo pid {server.procs()[0]['pid']}\n"
+    assert server.procs()[0]["stderr"] == []
+
+
+def test_workers_and_backends_run_as_the_user(server: Any, eventually: Eventually) -> None:
+    for folder in (server.folder, *server.folder.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    server.with_server(username="nobody")
+    server.config = replace(server.config, backends=(server.backend("b"),))
+    assert server.start().ready == "ready"
+    uid = 65534 if os.geteuid() == 0 else os.geteuid()
+    for pid in (*server.worker_pids(), server.procs()[0]["pid"]):
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n" in status
+    assert (server.folder / "b-0").stat().st_uid == uid
+    pids = [*server.worker_pids(), server.procs()[0]["pid"]]
+    server.signal(signal.SIGKILL)
+    server.wait()
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def test_root_is_no_user_to_become(server: Any) -> None:
+    server.with_server(username="root")
+    assert server.start().ready.startswith("6 'root' is root")
+    assert server.wait() == 106
+
+
 # -- death of others --------------------------------------------------------------------------
 
 
@@ -199,6 +306,7 @@ def test_killed_backend_is_respawned_and_its_backlog_waits(
     eventually(lambda: time.monotonic() - begun > 1.0)  # a death before would be an early one
     first = server.procs()[0]["pid"]
     os.kill(first, signal.SIGSTOP)
+    eventually(lambda: ") T " in Path(f"/proc/{first}/stat").read_text())
     with socket.socket(socket.AF_UNIX) as waiting:
         waiting.settimeout(10)
         waiting.connect(str(path))

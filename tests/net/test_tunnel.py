@@ -320,3 +320,62 @@ def test_a_long_greeting_pauses_the_backend():
     assert backend.paused and client.paused
     client.unblock()
     assert not backend.paused and len(client.take()) == HIGH_WATER + 1
+
+
+class FramingCodec(BlindCodec):
+    """Tells its backend in the stream what others tell by the stream's end; an empty piece from the
+    backend, ``|``, is the end of its direction."""
+
+    end_of_input = b"<EOF>"
+    loss = b"<ABORT>"
+
+    def from_backend(self, data: Buffer) -> tuple[Buffer, Buffer]:
+        text, bar, _ = bytes(data).partition(b"|")
+        if bar:
+            self.end = End("backend_eof", one_way=True)
+        return text, b""
+
+
+def test_a_framed_end_of_input_leaves_the_stream_open():
+    s = Set(FramingCodec())
+    s.client.receive(b"last")
+    s.client.receive_eof()
+    assert s.backend.take() == b"last<EOF>" and not s.backend.wrote_eof
+    s.backend.receive(b"answer")
+    assert s.client.take() == b"answer" and not s.client.closing
+
+
+def test_finish_says_a_framed_end_of_input():
+    s = Set(FramingCodec())
+    s.tunnel.finish()
+    assert s.backend.take() == b"<EOF>" and not s.backend.wrote_eof
+
+
+def test_a_framed_end_of_the_backends_direction():
+    s = Set(FramingCodec())
+    s.backend.receive(b"bye|")
+    assert s.client.take() == b"bye" and s.client.wrote_eof
+    s.client.receive(b"more")
+    assert s.backend.take() == b"more" and not s.backend.closing
+    s.client.receive_eof()
+    assert s.backend.take() == b"<EOF>" and s.backend.closing
+    s.both_leave()
+    assert s.over == ["backend_eof"]
+
+
+def test_the_backend_is_told_that_nobody_listens():
+    s = Set(FramingCodec())
+    s.client.abort("Connection reset by peer")
+    assert s.backend.take() == b"<ABORT>" and s.backend.closing
+    s = Set(FramingCodec())
+    s.tunnel.close(1001, "idle")
+    assert s.backend.take() == b"<ABORT>" and s.backend.closing
+
+
+def test_a_codec_that_is_over_before_it_begins():
+    codec = FramingCodec()
+    codec.end = End("backend_eof")
+    s = Set(codec, early=b"early", greeting=b"hello")
+    assert s.client.take() == b"hello" and s.client.closing and s.backend.closing
+    s.both_leave()
+    assert s.over == ["backend_eof"]

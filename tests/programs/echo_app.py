@@ -4,8 +4,10 @@ path says.  Plain Python, nothing of forkd, as if somebody else had written it.
 /env       its variables                     /ws     a WebSocket echo
 /upload    size and SHA-1 of its body        /raw    a tunnel that echoes bytes
 /download  ?N bytes                          /talk   a tunnel that says "hello" with the 101,
-/stderr    two lines to the admin                    ends its output and hears on
+/stderr    three lines to the admin                  ends its output and hears on
 /die       ?WHERE, without a proper end      /stay   ?N bytes, then nothing for a long time
+
+As an authorizer it grants what has the query ``yes``.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ def note(text: str) -> None:
 
 
 def handle(request: Request) -> None:
-    path = request.environ["SCRIPT_NAME"] + request.environ.get("PATH_INFO", "")
-    action = ACTIONS.get(path.rpartition("/")[2], _missing)
+    path = request.environ.get("SCRIPT_NAME", "") + request.environ.get("PATH_INFO", "")
+    is_authorizer = request.environ.get("ROLE") == "2"
+    action = _authorize if is_authorizer else ACTIONS.get(path.rpartition("/")[2], _missing)
     try:
         action(request)
     except (Gone, OSError) as gone:
@@ -83,6 +86,14 @@ def _missing(request: Request) -> None:
 def _env(request: Request) -> None:
     text = "".join(f"{name}={value}\n" for name, value in request.environ.items())
     request.write(_head("Content-Type: text/plain") + text.encode("latin-1"))
+
+
+def _authorize(request: Request) -> None:
+    note("asked: " + " ".join(request.environ))
+    if request.environ["QUERY_STRING"] == "yes":
+        request.write(_head("Variable-GRANTED: by me", "X-Other: dropped") + b"dropped too")
+    else:
+        request.write(_head("Status: 403") + b"not granted")
 
 
 def _upload(request: Request) -> None:

@@ -186,10 +186,6 @@ class TestRuns:
         assert events[:3] == [(TEXT, b"ab" * 6, 6), (TEXT, b"abc" * 5, 5), (BINARY, b"cba" * 4, 4)]
         assert events[3] == (BINARY, b"en", 0)
 
-    def test_texts_that_are_only_valid_together_stay_apart(self) -> None:
-        raw = (frame(TEXT, b"a\xc3") + frame(TEXT, b"\xa9b")) * 3
-        assert [ends for _, _, ends in FrameDecoder().feed(raw)] == [1] * 6
-
     def test_what_interrupts_a_run_is_seen(self) -> None:
         raw = frame(TEXT, b"abcd") * 5 + frame(PING, b"ping") + frame(TEXT, b"abcd") * 5
         assert [event[0] for event in FrameDecoder().feed(raw)] == [TEXT, PING, TEXT]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from forkd.errors import (
@@ -100,3 +102,10 @@ def test_other_versions(protocol: str) -> None:
 )
 def test_what_is_known_of_a_refused_head(raw: bytes, line: tuple[str, str, str]) -> None:
     assert request_line(raw) == line
+
+
+@pytest.mark.parametrize("raw", [b"A" * 50_000, b"A-" * 25_000 + b"\r\n\r\n", b" A" * 25_000])
+def test_a_refused_head_takes_no_longer_than_it_is(raw: bytes) -> None:
+    before = time.process_time()
+    assert request_line(raw) == ("", "", "")
+    assert time.process_time() - before < 1.0  # from each of its letters: half a minute
