@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import BadRequest, ForkdError, Forbidden, NoBackend, NotFound
+from ..errors import BadRequest, Forbidden, ForkdError, NoBackend, NotFound
 from ..unix.spawn import spawn_cgi
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP)

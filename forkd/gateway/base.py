@@ -9,7 +9,6 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -152,7 +151,7 @@ def _offered(request: Request, mode: Upgrade) -> Request:
     """*request* as the backend is to see it."""
     if mode is Upgrade.ALLOWED or "upgrade" not in request.fields:
         return request
-    return replace(request, fields=request.fields.without("upgrade"))
+    return request.with_fields(request.fields.without("upgrade"))
 
 
 def _answer(exchange: Exchange, worker: WorkerContext, link: Link, head: Head) -> None:
@@ -277,6 +276,7 @@ class SocketConversation:
         self.worker = worker
         self.authorizes = bool(route.backends) and route.backends[0].mode == "authorizer"
         self._judge: Judge | None = None
+        self._is_half_closed = False
 
     def kept_connections(self, spec: BackendSpec) -> int:
         """How many connections to one proc of *spec* may wait for another request."""
@@ -295,6 +295,7 @@ class SocketConversation:
         return Terms.of(backend.proc.backend)
 
     def half_close(self, backend: Backend) -> None:
+        self._is_half_closed = True
         backend.port.write_eof()
 
     def ended_well(self, backend: Backend) -> bool:
@@ -309,7 +310,8 @@ class SocketConversation:
 
     def done(self, backend: Backend, reusable: bool) -> None:
         assert backend.proc is not None
-        limit = self.kept_connections(backend.proc.backend) if reusable else 0
+        is_open = reusable and not self._is_half_closed
+        limit = self.kept_connections(backend.proc.backend) if is_open else 0
         if limit:
             self.worker.pool.keep(backend.proc, backend.port, limit)
         else:
@@ -371,7 +373,7 @@ class _Record:
     """Called when its tunnel is over: lease, counters, the line in the error log, the access
     line."""
 
-    __slots__ = ("_backend", "_log_access", "_started", "_worker", "is_over", "name", "number")
+    __slots__ = ("_lease", "_log_access", "_started", "_worker", "is_over", "name", "number")
 
     def __init__(
         self,
@@ -383,14 +385,15 @@ class _Record:
         self.name = f"{request.remote} {request.path} to {backend.name}"
         self.number = worker.tunnels.number()
         self.is_over = False
-        self._backend = backend
+        self._lease = backend.lease
         self._worker = worker
         self._log_access = log_access
         self._started = time.monotonic()
 
     def __call__(self, tunnel: TunnelHandle) -> None:
         self.is_over = True
-        release(self._backend)
+        if self._lease is not None:
+            self._lease.release()
         self._worker.tunnels.discard(tunnel)
         traffic = tunnel.traffic
         from_client, from_backend = tunnel.messages
