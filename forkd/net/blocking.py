@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gevent import get_hub
+from gevent import get_hub, sleep
 from gevent.event import Event
 from gevent.hub import Waiter
 
@@ -15,6 +15,7 @@ from .port import HIGH_WATER, Port
 
 FILE_PIECE = 1 << 20  # bytes given to one sendfile: others have their turn in between
 COPY_PIECE = 64 * 1024
+_ONE_TURN = 1e-6  # seconds, for a timer: sleep(0) would come back before the loop looks at sockets
 
 
 class BlockingPort:
@@ -169,6 +170,10 @@ class BlockingPort:
             self.send(piece, timeout)
             offset += len(piece)
             length -= len(piece)
+
+    def give_way(self) -> None:
+        """Let the others have their turn: what is here already can be a long time's work."""
+        sleep(_ONE_TURN)
 
     def wait_gone(self, timeout: float) -> bool:
         """Until the other side has left; False after *timeout* seconds."""
