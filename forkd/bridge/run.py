@@ -44,8 +44,8 @@ class Audience(Protocol):
         """It has taken all that was written to it."""
 
     def on_over(self, status: int) -> None:
-        """It has exited with *status*, or by the signal of number minus *status*.  The last call,
-        and the only one after ``lose``."""
+        """It has exited with *status*, or by the signal of number minus *status*.  The last call;
+        after ``lose`` there is none but this and ``on_room``."""
 
 
 class Runs:
@@ -172,7 +172,7 @@ class Run:
         self._over_if_ended()
 
     def on_drain(self) -> None:
-        if not self.is_lost:
+        if not self._is_over:
             self._audience.on_room()
 
     def on_close(self, why: str) -> None:

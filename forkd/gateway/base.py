@@ -352,7 +352,7 @@ def open_tunnel(
     *greeting* is the first that the client is sent; *unread* came from the backend for *codec*.
     """
     client, early, log_access = exchange.upgrade(head)
-    record = _Record(exchange.request, backend, worker, log_access)
+    record = _Record(exchange.request, backend, worker, log_access, len(early))
     log.info("tunnel %d: open, %s", record.number, record.name)
     tunnel = start_tunnel(
         client,
@@ -373,7 +373,16 @@ class _Record:
     """Called when its tunnel is over: lease, counters, the line in the error log, the access
     line."""
 
-    __slots__ = ("_lease", "_log_access", "_started", "_worker", "is_over", "name", "number")
+    __slots__ = (
+        "_early",
+        "_lease",
+        "_log_access",
+        "_started",
+        "_worker",
+        "is_over",
+        "name",
+        "number",
+    )
 
     def __init__(
         self,
@@ -381,13 +390,16 @@ class _Record:
         backend: Backend,
         worker: WorkerContext,
         log_access: Callable[[int, int], None],
+        early: int,
     ) -> None:
+        """*early*: bytes that the client had sent before its port was the tunnel's."""
         self.name = f"{request.remote} {request.path} to {backend.name}"
         self.number = worker.tunnels.number()
         self.is_over = False
         self._lease = backend.lease
         self._worker = worker
         self._log_access = log_access
+        self._early = early
         self._started = time.monotonic()
 
     def __call__(self, tunnel: TunnelHandle) -> None:
@@ -396,6 +408,7 @@ class _Record:
             self._lease.release()
         self._worker.tunnels.discard(tunnel)
         traffic = tunnel.traffic
+        client_in = self._early + traffic.client_in
         from_client, from_backend = tunnel.messages
         row = self._worker.board.mine
         row.add(Column.MESSAGES_FROM_CLIENT, from_client)
@@ -407,9 +420,9 @@ class _Record:
             self.name,
             tunnel.reason,
             time.monotonic() - self._started,
-            traffic.client_in,
+            client_in,
             from_client,
             traffic.backend_in,
             from_backend,
         )
-        self._log_access(traffic.client_in, traffic.client_out)
+        self._log_access(client_in, traffic.client_out)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHUNKED_PIECE = 16 * 1024  # bytes decoded in one turn: they may be thousands of tiny chunks
 FILE_PIECE = 16 * 1024  # bytes of a file that are cheaper copied behind the head than sent alone
 MAX_DISCARD = 256 * 1024  # bytes of a body nobody wants that are read to keep the connection
 
@@ -146,10 +147,14 @@ class H1Exchange(ExchangeBase):
             if self._wants_continue and not connection.port.pending:
                 self.inform(Head(100))
             connection.receive(self.settings.limits)
+        elif body.length is None:
+            connection.port.give_way()
         self._wants_continue = False
-        data, connection.received = connection.received, b""
+        size = CHUNKED_PIECE if body.length is None else len(connection.received)
+        data, rest = connection.received[:size], connection.received[size:]
+        connection.received = b""
         try:
-            connection.received = body.feed(data)
+            connection.received = body.feed(data) + rest
         except ForkdError:
             self._is_sound = False
             raise

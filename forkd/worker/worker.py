@@ -178,14 +178,18 @@ class Worker:
     def _connection_ended(self) -> None:
         self.row[Column.CONNECTIONS] = self.connections
         if self._is_full and self.connections < self._limit:
-            self._is_full = False
-            log.info("%s: sockets enabled again", self._name)
             for acceptor in self._acceptors:
                 acceptor.room()
 
     def raw_stderr(self, name: str) -> int:
         """The descriptor of the breakage log *name*."""
         return self._logs.fd(name)
+
+    def _say_if_enabled(self) -> None:
+        """Once a second: at the limit, every connection that ends makes room for one that waits."""
+        if self._is_full and self.connections < self._limit:
+            self._is_full = False
+            log.info("%s: sockets enabled again", self._name)
 
     def _log_request(self, settings: AccessLogSettings, entry: Entry) -> None:
         row = self.row
@@ -205,6 +209,7 @@ class Worker:
                 self._swept += elapsed
                 self.tunnels.sweep(elapsed)
             self._connection_ended()  # a tunnel may have ended
+            self._say_if_enabled()
             self._access_logs.flush()
             error_log.flush()
         except Exception:  # the pass comes again; without it the worker would be taken for stuck

@@ -103,8 +103,11 @@ def test_a_lost_run_whose_program_has_ended_is_over_at_once() -> None:
 def test_in_haste_a_lost_run_gets_half_a_second() -> None:
     runs = Runs()
     audiences = [Audience(), Audience()]
-    first, second = (started("trap '' TERM; while :; do sleep 0.1; done", audience, runs)
-                     for audience in audiences)  # fmt: skip
+    stubborn = "trap '' TERM; echo; while :; do sleep 0.1; done"
+    first, second = (started(stubborn, audience, runs) for audience in audiences)
+    with gevent.Timeout(10):
+        while not all(audience.output for audience in audiences):
+            gevent.sleep(0.002)
     first.lose()
     runs.hurry()
     with gevent.Timeout(3):

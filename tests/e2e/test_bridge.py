@@ -254,13 +254,15 @@ def test_a_program_that_has_said_all_still_hears(bridge: Bridge) -> None:
 
 
 def test_last_words_before_a_hang_up_reach_the_program(bridge: Bridge) -> None:
-    script = bridge.script("#!/bin/sh\necho ready\ncat > taken\n")
+    script = bridge.script("#!/bin/sh\necho ready\nsleep 0.5\ncat > taken\n")
     client = bridge.client()
     client.request(bridge.environment(script, HTTP_UPGRADE="websocket"))
     assert client.read(6) == b"ready\n"
+    client.send(bytes(400_000))
     client.send(b"good bye")
     client.close()
     wait_for_file(bridge.directory / "taken", "good bye")
+    assert (bridge.directory / "taken").stat().st_size == 400_008
     wait_for(lambda: not bridge.programs())
 
 

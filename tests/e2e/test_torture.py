@@ -247,10 +247,14 @@ def test_no_program_outlives_its_client(forkd: Forkd, mode: str, reset: bool) ->
     """Without a reset a tunnel is left half-closed, and idle; a request that is answered is not."""
     server = start(forkd, "server.max-read-idle := 2")
     for client in occupy(server, mode):
-        if reset:
-            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.close()
+        (abandon if reset else Client.close)(client)
     assert_none_left(server)
+
+
+def abandon(client: Client) -> None:
+    """Close with a reset."""
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
 
 
 @pytest.mark.parametrize("mode", ["deaf", "stubborn"])
@@ -339,7 +343,7 @@ def test_a_program_that_never_reads_costs_no_memory(forkd: Forkd) -> None:
     assert max(sent) < 16 << 20, "what the kernel holds, and no more"
     assert pss(worker) - before < ALLOWED
     for client in clients:
-        client.close()
+        abandon(client)
     assert_none_left(server)
 
 
