@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from forkd.unix.user import Identity
 
 REPORT = """#!/bin/sh
 echo "cwd=$(pwd) args=$# first=$1 env=$FOO" >&2
-ls -l /proc/$$/fd | sed -n 's/.* \\([0-9]*\\) -> /fd \\1 /p' >&2
+ls -l /proc/$$/fd >&2  # without a pipe: the shell's ends of it would be seen
 while read -r line; do  # by the shell itself: it blocks signals while it starts a program
     case $line in SigBlk*|SigIgn*|Uid*|Gid*|Groups*|NSpgid*) echo "$line" >&2 ;; esac
 done </proc/$$/status
@@ -38,7 +39,7 @@ def run(program: Program) -> tuple[int, int, str]:
     pid = spawn_proc(program, listener, writer)
     os.close(writer)
     with open(reader, "rb") as pipe:
-        text = pipe.read().decode()
+        text = re.sub(r"(?m)^.* (\d+) -> ", r"fd \1 ", pipe.read().decode())
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(listener)
     os.close(other)
