@@ -17,7 +17,8 @@ from forkd.unix.user import Identity
 REPORT = """#!/usr/bin/perl
 use Cwd;
 my $count = @ARGV;
-print STDERR "cwd=", getcwd(), " args=$count first=", $ARGV[0] // "", " env=", $ENV{FOO} // "", "\\n";
+my ($first, $foo) = ($ARGV[0] // "", $ENV{FOO} // "");
+print STDERR "cwd=", getcwd(), " args=$count first=$first env=$foo\\n";
 for my $fd (0 .. 63) {
     my $target = readlink "/proc/self/fd/$fd";
     print STDERR "fd $fd $target\\n" if defined $target;
