@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from math import inf
 from typing import Protocol
 
 from gevent.event import AsyncResult
@@ -266,6 +267,10 @@ class SocketConversation:
     """
 
     needs_length = True
+    kept_seconds = inf
+    """How long a connection may wait for another request."""
+    is_exclusive = False
+    """Whether a proc may serve so few connections that an idle one keeps others waiting."""
 
     def __init__(
         self, exchange: Exchange, server: GatewayServer, route: Route, worker: WorkerContext
@@ -282,10 +287,18 @@ class SocketConversation:
         """How many connections to one proc of *spec* may wait for another request."""
         return 0
 
+    def _kept(self, proc: Proc) -> Port | None:
+        return self.worker.pool.take(proc)
+
+    def _none_kept(self, proc: Proc) -> Port | None:
+        if self.is_exclusive:
+            self.worker.pool.spare(proc)
+        return None
+
     def connect(self, fresh: bool = False) -> Backend:
         request = self.exchange.request
         keeps = any(map(self.kept_connections, self.route.backends))
-        kept = self.worker.pool.take if keeps and not fresh and may_use_kept(request) else None
+        kept = self._kept if keeps and not fresh and may_use_kept(request) else self._none_kept
         backend = connect_any(self.server, self.route, request, self.worker, kept=kept)
         self._judge = judge_of(backend, self.worker)
         return backend
@@ -313,7 +326,7 @@ class SocketConversation:
         is_open = reusable and not self._is_half_closed
         limit = self.kept_connections(backend.proc.backend) if is_open else 0
         if limit:
-            self.worker.pool.keep(backend.proc, backend.port, limit)
+            self.worker.pool.keep(backend.proc, backend.port, limit, self.kept_seconds)
         else:
             backend.port.close()
         release(backend)

@@ -38,7 +38,7 @@ from ..net.port import FdPort
 from ..net.resolve import Resolver
 from ..scoreboard import WorkerState
 from .accept import Acceptor, may_accept
-from .orphan import end_backends
+from .orphan import GRACE, are_backends_left, end_backends, kill_backends
 from .programs import ProgramSet
 from .tunnels import TunnelSet
 
@@ -81,7 +81,7 @@ class Worker:
         self._leaving = Event()
         self._over = Event()
         self._swept = 0.0
-        self._is_orphan = False
+        self._orphaned_at = 0.0
         self._watchers: list[Any] = []  # a watcher that nobody holds stops
         self._acceptors = [
             Acceptor(sock, self._accepted_by(spec), self._is_my_turn, self._has_room)
@@ -96,8 +96,8 @@ class Worker:
         self._channel.send(READY)
         self._leaving.wait()
         self._await_empty()
-        if self._is_orphan:
-            end_backends(self.board, now=True)
+        if self._orphaned_at:
+            self._await_backends()
             self.programs.kill()
         self._access_logs.flush()
         log.info("%s: done", self._name)
@@ -282,10 +282,17 @@ class Worker:
     def _orphaned(self) -> None:
         """The master is dead: nobody else ends the backends now (decisions 3)."""
         log.error("%s: the master is gone", self._name)
-        self._is_orphan = True
         self._channel_watcher.stop()  # at its end for ever
-        end_backends(self.board, now=False)
+        self._orphaned_at = time.monotonic()
+        end_backends(self.board)
         self.stop()
+
+    def _await_backends(self) -> None:
+        """They may have programs of their own to end: the bridges have."""
+        deadline = self._orphaned_at + GRACE
+        while are_backends_left(self.board) and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        kill_backends(self.board)
 
     # -- the end ---------------------------------------------------------------------------------
 

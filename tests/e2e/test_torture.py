@@ -10,11 +10,13 @@ import os
 import shutil
 import socket
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from client_frames import BINARY, frame
-from e2e.harness import REPOSITORY, Forkd, Server, is_alive, wait_for
+from e2e.harness import REPOSITORY, Forkd, Server, is_alive, kill_all, wait_for
 from e2e.rawhttp import Client, Response
 from e2e.wsclient import echoes
 
@@ -80,13 +82,24 @@ def switched(server: Server, gateway: str, query: str, behind: bytes = b"") -> C
 
 
 def programs(server: Server) -> list[psutil.Process]:
+    return programs_in(server.directory)
+
+
+def programs_in(directory: Path) -> list[psutil.Process]:
     """The programs that run; they do not inherit the mark by which the rest is found."""
-    folder = str(server.directory / "programs")
+    folder = str(directory / "programs")
     return [
         process
         for process in psutil.process_iter(["cmdline"])
         if any(folder in word for word in process.info["cmdline"] or ()) and is_alive(process)
     ]
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path) -> Iterator[None]:
+    """What a failed test leaves behind is no burden to others."""
+    yield
+    kill_all(programs_in(tmp_path))
 
 
 # --- messages

@@ -127,7 +127,8 @@ class Pool:
     def __init__(self) -> None:
         self.kept: list[tuple[str, int]] = []
 
-    def keep(self, proc: Proc, port: MemoryPort, limit: int) -> None:
+    def keep(self, proc: Proc, port: MemoryPort, limit: int, seconds: float) -> None:
+        assert seconds <= 1  # others wait for the proc meanwhile
         self.kept.append((proc.address.host, limit))
 
 
