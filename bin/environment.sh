@@ -12,6 +12,7 @@ apt_install() {
     say "installing with apt: $*"
     local options=(-y -qq -o Dpkg::Use-Pty=0 --no-install-recommends)
     export DEBIAN_FRONTEND=noninteractive
+    export RUNLEVEL=1    # no service is started (runlevel(8))
     { apt-get update -qq && apt-get install "${options[@]}" "$@"; } </dev/null >&2
 }
 

@@ -98,6 +98,10 @@ class BackendBroken(ForkdError):
     status = 502
 
 
+class Truncated(BackendBroken):
+    """The body of the backend's response is short of what its head announced."""
+
+
 class NoBackend(ForkdError):
     """No proc can take the request now; a client may try again after ``retry_after`` seconds."""
 

@@ -35,6 +35,7 @@ class Column(IntEnum):
     RESPONSES_3XX = 17
     RESPONSES_4XX = 18
     RESPONSES_5XX = 19
+    CGI_PROGRAMS = 20
 
 
 class Kind(Enum):
@@ -78,6 +79,7 @@ METRICS: Mapping[Column, Metric] = {
     Column.RESPONSES_3XX: Metric(Kind.COUNTER, "responses", "responses with status 3xx"),
     Column.RESPONSES_4XX: Metric(Kind.COUNTER, "responses", "responses with status 4xx"),
     Column.RESPONSES_5XX: Metric(Kind.COUNTER, "responses", "responses with status 5xx"),
+    Column.CGI_PROGRAMS: Metric(Kind.GAUGE, "processes", "CGI programs that run"),
 }
 
 GAUGES = tuple(column for column, metric in METRICS.items() if metric.kind is Kind.GAUGE)

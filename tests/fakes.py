@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from gevent import get_hub
+from gevent.event import Event
+from gevent.queue import Queue
+from memory_port import MemoryPort
 
 from forkd.address import Address
 from forkd.config.model import RequestConfig, ServerSettings
 from forkd.config.substitution import Rule, RuleSet
 from forkd.errors import ClientGone
+from forkd.http.exchange import NO_FIELDS, Upgraded
 from forkd.message import ConnInfo, Fields, Head, Request
 from forkd.uri import ParseOptions, decode_path, normalise_target
+
+get_hub()  # its descriptors are there before a test counts them
 
 CLIENT = Address("192.0.2.7", 4711)
 LISTENER = Address("192.0.2.1", 8080)
@@ -67,9 +75,18 @@ class FakeWorker:
 
 
 class FakeExchange:
-    """Keeps what it is told.  ``leaves_after``: bytes of body after which the client is gone."""
+    """Keeps what it is told.  ``leaves_after``: bytes of body after which the client is gone.
 
-    def __init__(self, request: Request, settings: RequestConfig | None = None) -> None:
+    The request's body comes from *body*, and then from ``sends``; an exception in it is raised.
+    While ``is_slow`` is set, ``write`` waits for it to be cleared.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        settings: RequestConfig | None = None,
+        body: Iterable[bytes | Exception] = (),
+    ) -> None:
         self.request = request
         self.settings = settings or RequestConfig()
         self.started = False
@@ -81,6 +98,41 @@ class FakeExchange:
         self.is_finished = False
         self.aborted: str | None = None
         self.calls: list[str] = []
+        self.gone = Event()
+        self.is_lost = False
+        self.environment: tuple[tuple[str, str], ...] = ()
+        self.informed: list[Head] = []
+        self.port = MemoryPort()
+        self.early = b""
+        self.is_quick = Event()
+        self.is_quick.set()
+        self.taken = 0
+        self._body: Any = Queue()
+        for piece in body:
+            self._body.put(piece)
+
+    def sends(self, *pieces: bytes | Exception) -> None:
+        """The client sends more of its body; b"" is the end."""
+        for piece in pieces:
+            self._body.put(piece)
+
+    def leaves(self, by_reset: bool) -> None:
+        self.is_lost = by_reset
+        self.gone.set()
+
+    def read(self) -> bytes:
+        piece = self._body.get()
+        if isinstance(piece, Exception):
+            raise piece
+        self.taken += len(piece)
+        return piece
+
+    def inform(self, head: Head) -> None:
+        self.informed.append(head)
+
+    def upgrade(self, head: Head) -> Upgraded:
+        self.respond(head)
+        return Upgraded(self.port, self.early, lambda bytes_in, bytes_out: None)
 
     def respond(self, head: Head) -> None:
         assert not self.started, "two heads"
@@ -90,6 +142,7 @@ class FakeExchange:
 
     def write(self, data: bytes) -> None:
         assert self.started and not self.is_finished
+        self.is_quick.wait()
         self.calls.append("write")
         self.body += data
         if self.leaves_after is not None and len(self.body) > self.leaves_after:
@@ -102,7 +155,7 @@ class FakeExchange:
         if len(data) < length:
             raise EOFError("file is shorter than it was")
 
-    def finish(self) -> None:
+    def finish(self, trailers: Fields = NO_FIELDS) -> None:
         assert self.started and not self.is_finished
         self.is_finished = True
 

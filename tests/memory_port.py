@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gevent import get_hub
+
 HIGH_WATER = 64 * 1024
 
 
@@ -28,6 +30,7 @@ class MemoryPort:
         self.linger = -1.0
         self._queue = bytearray()
         self._arriving: list[bytes | None] = []
+        self._has_ended = False
         self._listener: Any = None
 
     # -- the Port ---------------------------------------------------------------------------------
@@ -35,7 +38,12 @@ class MemoryPort:
     def attach(self, listener: Any) -> None:
         self._listener = listener
         self.bytes_in = self.bytes_out = 0
-        self.resume()
+        if self.closed is not None:
+            get_hub().loop.run_callback(listener.on_close, self.closed)
+        elif self._has_ended:
+            get_hub().loop.run_callback(listener.on_eof)
+        else:
+            self.resume()
 
     def write(self, data: Any) -> bool:
         if self.closed is not None:
@@ -114,6 +122,7 @@ class MemoryPort:
             if data is None:
                 self._close("")
         elif data is None:
+            self._has_ended = True
             self._listener.on_eof()
         else:
             self.bytes_in += len(data)

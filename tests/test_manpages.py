@@ -30,12 +30,14 @@ TYPES = {
     "strings": (
         "text_list",
         "file_list",
+        "folder_list",
         "text_list_or_text",
         "text_list_or_none",
         "full_text_list",
     ),
     "hash": ("text_pairs", "alias_pairs", "rule_set", "header_fields", "mime_types"),
-    "values": ("scalar_pairs", "feature_flags", "parse_options"),
+    "values": ("scalar_pairs", "feature_flags", "parse_options", "cgi_limits", "forwarded"),
+    "members": ("proxy_header",),
     "hosts": ("routes_of",),
 }
 TYPE_OF = {converter: name for name, converters in TYPES.items() for converter in converters}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import os_path
+from ..uri import simplify_path
 from .conditions import Finds, Matcher
 from .diagnostics import Findings, quoted
 from .model import BackendSpec
@@ -45,6 +46,9 @@ class Context:
 
     def warn(self, text: str, place: Place | None = None) -> None:
         self.findings.warning(place or self.setting.place, f"{self.setting.name}: {text}")
+
+    def note(self, text: str, place: Place | None = None) -> None:
+        self.findings.note(place or self.setting.place, f"{self.setting.name}: {text}")
 
     def error(self, text: str, place: Place | None = None) -> None:
         self.findings.error(place or self.setting.place, f"{self.setting.name}: {text}")
@@ -209,6 +213,15 @@ def full_text_list(value: Value, context: Context) -> tuple[str, ...]:
 def file_list(value: Value, context: Context) -> tuple[str, ...]:
     """A list of OS strings."""
     return tuple(os.fsdecode(os_path(word)) for word in text_list(value, context))
+
+
+def folder_list(value: Value, context: Context) -> tuple[str, ...]:
+    """A list of absolute paths, each without dot segments and with a slash at its end."""
+    folders = text_list(value, context)
+    for folder in folders:
+        if not folder.startswith("/"):
+            raise BadValue(f'"{folder}" does not begin with /')
+    return tuple(simplify_path(f"{folder}/") for folder in folders)
 
 
 def text_pairs(value: Value, context: Context) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from .converters import (
     file_list,
     file_name,
     flag,
+    folder_list,
     full_text_list,
     kilobytes,
     number,
@@ -31,6 +32,7 @@ from .converters import (
     text_pairs,
     within,
 )
+from .gateways import cgi_limits, forwarded, proxy_header
 from .hosts import routes_of
 from .inventory import CORE
 from .meanings import (
@@ -235,6 +237,27 @@ def gateway_rows(gateway: str, *own: Directive) -> Iterator[Directive]:
 
 
 _GATEWAY_ROWS = (
+    *_rows(
+        _D("cgi.assign", text_pairs, "cgi.assign"),
+        _D("cgi.execute-x-only", flag, "cgi.execute_x_only"),
+        _D("cgi.x-sendfile", flag, "cgi.x_sendfile"),
+        _D("cgi.x-sendfile-docroot", folder_list, "cgi.x_sendfile_docroot"),
+        _D("cgi.local-redir", flag, "cgi.local_redir"),
+        _D("cgi.upgrade", flag, "cgi.upgrade"),
+        _D("cgi.limits", cgi_limits, "cgi.limits"),
+        module="mod_cgi",
+    ),
+    *gateway_rows("fastcgi"),
+    *gateway_rows(
+        "scgi",
+        _D("scgi.protocol", one_of("scgi", "uwsgi"), "scgi_protocol"),
+    ),
+    *gateway_rows(
+        "proxy",
+        _D("proxy.forwarded", forwarded, "proxy.forwarded"),
+        _D("proxy.header", proxy_header, "proxy.header"),
+        _D("proxy.replace-http-host", flag, "proxy.replace_http_host"),
+    ),
     *gateway_rows(
         "wstunnel",
         _D("wstunnel.frame-type", binary_frames, "wstunnel.binary"),

@@ -6,16 +6,16 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..address import Address, canonical, numbered
-from ..uri import simplify_path
 from .converters import (
     BadValue,
     Context,
     Converter,
     file_name,
     flag,
+    folder_list,
     is_off,
     number,
     place_of,
@@ -35,19 +35,39 @@ MAX_SOCKET_PATH = 105  # bytes, as in lighttpd: sun_path less the -N of a proc
 MAX_LABEL = 128  # bytes
 
 
+Authorizers = Literal["taken", "refused", "meaningless"]
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """How one gateway reads the options that all of them take."""
 
     takes_check_local: bool
-    """Whether a file must exist below the document root before the backend is asked."""
-    takes_authorizer: bool
+    """Whether a file may have to exist below the document root before the backend is asked."""
+    authorizers: Authorizers
+    """What ``"mode" => "authorizer"`` is."""
+    idle: frozenset[str]
+    """Options that change nothing here."""
+    takes_shell: bool = False
+    """Whether a bin-path with blanks is the shell's to read."""
 
 
 _DEFAULT_PROCS = {"min_procs": 4, "max_procs": 4}
 
+_FASTCGI_ONLY = {"broken-scriptfilename", "strip-request-uri", "keep-conn"}
+_FILE_OPTIONS = {"check-local", "docroot", "fix-root-scriptname"}
+
 TRAITS = {
-    "wstunnel": Traits(takes_check_local=False, takes_authorizer=False),
+    "fastcgi": Traits(True, "taken", frozenset({"keep-alive"})),
+    "scgi": Traits(True, "meaningless", frozenset({"keep-alive", *_FASTCGI_ONLY}), True),
+    "proxy": Traits(False, "refused", frozenset({*_FASTCGI_ONLY, *_FILE_OPTIONS})),
+    "wstunnel": Traits(
+        False,
+        "refused",
+        frozenset({"keep-alive", "x-sendfile", "allow-x-send-file", "x-sendfile-docroot"})
+        | _FASTCGI_ONLY
+        | _FILE_OPTIONS,
+    ),
 }
 
 
@@ -65,14 +85,6 @@ def _program(value: Value, context: Context) -> tuple[str, ...]:
     return tuple(re.split("[ \t]", command)) if command else ()
 
 
-def _folders(value: Value, context: Context) -> tuple[str, ...]:
-    folders = text_list(value, context)
-    for folder in folders:
-        if not folder.startswith("/"):
-            raise BadValue(f'"{folder}" does not begin with /')
-    return tuple(simplify_path(f"{folder}/") for folder in folders)
-
-
 def _prefix(value: Value, context: Context) -> str:
     return text(value, context).removesuffix("/")
 
@@ -83,6 +95,13 @@ _mode_word = preferably("responder", "authorizer")
 def _mode(value: Value, context: Context) -> str:
     word: str = "responder" if value == "" else _mode_word(value, context)
     return word
+
+
+def _count(value: Value, context: Context) -> int:
+    """A number; a switch stands for one."""
+    if isinstance(value, str) and not value.isdigit():
+        return int(flag(value, context))
+    return short(value, context)
 
 
 _OPTIONS = {
@@ -107,16 +126,18 @@ _OPTIONS = {
     "fix-root-scriptname": Option(flag, "fix_root_scriptname"),
     "x-sendfile": Option(flag, "x_sendfile"),
     "allow-x-send-file": Option(flag, "x_sendfile"),
-    "x-sendfile-docroot": Option(_folders, "x_sendfile_docroot"),
+    "x-sendfile-docroot": Option(folder_list, "x_sendfile_docroot"),
     "tcp-fin-propagate": Option(flag, "tcp_fin_propagate"),
     "connect-timeout": Option(number, "connect_timeout"),
     "read-timeout": Option(number, "read_timeout"),
     "write-timeout": Option(number, "write_timeout"),
     "upgrade": Option(flag, "upgrade"),
+    "keep-alive": Option(short, "keep_alive"),
+    "keep-conn": Option(_count, "keep_conn"),
 }
 _NOT_SUPPORTED = (
     "user", "group", "umask", "socket-mode", "cwd", "rlimits",
-    "keep-alive", "multiplex", "framing", "line-newline", "metadata",
+    "multiplex", "framing", "line-newline", "metadata",
 )  # fmt: skip
 """Options whose silent absence would be dangerous or surprising."""
 
@@ -177,9 +198,8 @@ class _Hosts:
             raise BadValue(f"the label is longer than {MAX_LABEL} bytes")
         values = self._values(options, place)
         address = self._address(values)
-        return self._checked(
-            BackendSpec(self._gateway, key, label, address, **_DEFAULT_PROCS | values)
-        )
+        backend = BackendSpec(self._gateway, key, label, address, **_DEFAULT_PROCS | values)
+        return self._checked(backend, place)
 
     def _values(self, options: ConfigList, place: Place) -> dict[str, Any]:
         """Field values of the options given; the first one that is wrong is raised."""
@@ -193,6 +213,9 @@ class _Hosts:
                 values[option.field] = option.convert(value, self._context)
             except BadValue as error:
                 raise BadValue(f'"{name}": {error}', option_place) from None
+            if name in self._traits.idle and not is_off(value):
+                text = f'option "{name}" means nothing to {self._gateway}'
+                self._context.note(text, option_place)
         return values
 
     def _unknown(self, name: str, value: Value, place: Place) -> None:
@@ -204,7 +227,7 @@ class _Hosts:
             self._context.warn(f'unknown host option "{name}" (ignored){hint}', place)
 
     def _address(self, values: dict[str, Any]) -> Address:
-        """Takes host, port and socket out of *values*."""
+        """Takes host, port and socket out of *values*; a name that was resolved stays in them."""
         host, socket = values.pop("host", ""), values.pop("socket", "")
         at_port = values.pop("port", None)
         if host.startswith("/") and not socket:
@@ -215,32 +238,45 @@ class _Hosts:
             return _socket_address(socket)
         if not host and not values.get("bin_path"):
             raise BadValue("needs host or socket or bin-path")
-        return Address(self._resolved(host or "127.0.0.1"), 80 if at_port is None else at_port)
+        at_port = 80 if at_port is None else at_port
+        try:
+            return Address(canonical(host or "127.0.0.1"), at_port)
+        except ValueError:
+            values["host_name"] = host
+            return Address(self._resolved(host), at_port)
 
     def _resolved(self, host: str) -> str:
-        try:
-            return canonical(host)
-        except ValueError:
-            pass
         try:
             return canonical(self._context.resolve(host, False))
         except OSError as error:
             why = error.strerror or error
             raise BadValue(f"cannot resolve host {quoted(host)}: {why}") from None
 
-    def _checked(self, backend: BackendSpec) -> BackendSpec:
+    def _checked(self, backend: BackendSpec, place: Place) -> BackendSpec:
         """*backend* with what its gateway forces, and what goes without saying."""
-        if backend.mode == "authorizer" and not self._traits.takes_authorizer:
-            raise BadValue(f'"mode" => "authorizer" is not possible with {self._gateway}')
         if not self._traits.takes_check_local:
             backend = replace(backend, check_local=False)
+        if backend.mode == "authorizer":
+            backend = self._authorizer(backend, place)
         if not backend.is_spawned:
             return replace(backend, min_procs=1, max_procs=1)
         if not backend.bin_path[0]:
             raise BadValue('"bin-path" begins with a blank')
+        if self._traits.takes_shell and len(backend.bin_path) > 1:
+            command = f"exec {' '.join(backend.bin_path)}"  # a tab is a blank to it
+            backend = replace(backend, bin_path=("/bin/sh", "-c", command))
         if backend.address.port + backend.max_procs - 1 > 65535:
             raise BadValue(f"the ports of {backend.max_procs} procs would go beyond 65535")
         return replace(backend, min_procs=min(backend.min_procs, backend.max_procs))
+
+    def _authorizer(self, backend: BackendSpec, place: Place) -> BackendSpec:
+        text = f'"mode" => "authorizer" is not possible with {self._gateway}'
+        if self._traits.authorizers == "refused":
+            raise BadValue(text)
+        if self._traits.authorizers == "taken":
+            return backend
+        self._context.warn(f'"{backend.key}": {text}: taken for responder', place)
+        return replace(backend, mode="responder")
 
     def _registered(self, backend: BackendSpec, place: Place) -> BackendSpec:
         """*backend*, or the one of this gateway that it is another name for (gateway.md 2)."""

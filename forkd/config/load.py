@@ -28,6 +28,7 @@ from .model import (
     Config,
     Diagnostic,
     ListenerSpec,
+    ProxyHeader,
     ServerSettings,
     compose,
     with_values,
@@ -124,7 +125,7 @@ class _Loader:
         values = [self._global]
         values += [self._converted(live, matchers[live.block.index]) for live in self._blocks[1:]]
         requests = [_of_requests(own) for own in values]
-        requests[0] = {"server_tag": f"forkd/{__version__}"} | requests[0]
+        requests[0] = self._defaults() | requests[0]
         self._check_outside(values)
         self._vocabulary.note_idle_modules()
         return Config(
@@ -137,6 +138,11 @@ class _Loader:
             blocks=tuple(requests),
             log_files=_log_files(requests),
         )
+
+    def _defaults(self) -> dict[str, Any]:
+        """What holds until a block says otherwise, where the model cannot know it."""
+        header = ProxyHeader(force_http10=self._server.features.proxy_force_http10)
+        return {"server_tag": f"forkd/{__version__}", "proxy.header": header}
 
     def _listed(self, block: Block) -> Vocabulary:
         vocabulary = Vocabulary(self._findings)

@@ -134,6 +134,7 @@ _FLAGS = {
     "server.http-pathinfo": ("http_pathinfo", flag),
     "http10.range": ("http10_range", flag),
     "gw.upgrade-with-request-body": ("upgrade_with_request_body", flag),
+    "proxy.force-http10": ("proxy_force_http10", flag),
 }
 _TRAILERS = "request.trailer-whitelist"
 _MEANINGLESS_FLAGS = (
@@ -148,9 +149,8 @@ _MEANINGLESS_FLAGS = (
     "server.metrics-high-precision",
     "server.pcre_jit",
     "server.network-mptcp",
-    "chunkqueue.splice",
     "cgi.tempfile-accum",
-    "proxy.force-http10",
+    "chunkqueue.splice",
     "auth.delay-invalid-creds",
     "auth.http-goaway-invalid-creds",
     "ssl.refresh-certs",

@@ -64,6 +64,8 @@ class BackendSpec:
     address: Address
     """The socket path (an OS string) or the resolved host; procs of a ``bin_path`` add their number
     to the path or port."""
+    host_name: str = ""
+    """What ``address`` was resolved from; "" when an address was configured."""
     bin_path: tuple[str, ...] = ()
     """argv (OS strings); empty for a remote backend."""
     min_procs: int = 1
@@ -89,6 +91,10 @@ class BackendSpec:
     x_sendfile_docroot: tuple[str, ...] = ()
     tcp_fin_propagate: bool = False
     upgrade: bool = False
+    keep_alive: int = 0
+    """proxy: idle connections kept per proc and worker."""
+    keep_conn: int = 0
+    """fastcgi: the same."""
 
     @property
     def is_spawned(self) -> bool:
@@ -225,6 +231,61 @@ class WsTunnelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CgiLimits:
+    """``cgi.limits`` (cgi.md 1, 7): a later block replaces it as a whole."""
+
+    read_timeout: float = 0
+    """0: none, like the next one."""
+    write_timeout: float = 0
+    tcp_fin_propagate: int = 0
+    """Signal to the program when its client has half-closed; 0: none."""
+    grace_timeout: float = 5
+    """From the end of its input to SIGTERM, for a program that nobody waits for."""
+    max_processes: int = 0
+    """Programs that run at one time, over all workers; 0: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class CgiSettings:
+    """``cgi.*`` (cgi.md 1)."""
+
+    assign: tuple[tuple[str, str], ...] = ()
+    """Suffix of the file and its interpreter, "" to run the file itself; the first match wins."""
+    execute_x_only: bool = False
+    x_sendfile: bool = False
+    x_sendfile_docroot: tuple[str, ...] = ()
+    local_redir: bool = False
+    upgrade: bool = False
+    limits: CgiLimits = CgiLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHeader:
+    """``proxy.header`` (proxy.md 1, 4): a later block replaces it as a whole."""
+
+    upgrade: bool = False
+    connect: bool = False
+    force_http10: bool = False
+    https_remap: bool = False
+    map_host_request: tuple[tuple[str, str], ...] = ()
+    map_host_response: tuple[tuple[str, str], ...] = ()
+    map_urlpath: tuple[tuple[str, str], ...] = ()
+    resp_host_include: tuple[str, ...] = ()
+    """Authorities; empty: any."""
+    resp_host_exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """``proxy.*`` beside ``proxy.server`` (proxy.md 1)."""
+
+    forwarded: frozenset[str] = frozenset()
+    """Which of ``for``, ``by``, ``proto``, ``host``, ``remote_user`` a Forwarded field tells."""
+    header: ProxyHeader = ProxyHeader()
+    replace_http_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AccessLogSettings:
     """Where and how a request is logged (core.md 18.1); nowhere without filename and syslog."""
 
@@ -266,6 +327,9 @@ class RequestConfig:
     static: StaticSettings = StaticSettings()
     hooks: HookSettings = HookSettings()
     wstunnel: WsTunnelSettings = WsTunnelSettings()
+    cgi: CgiSettings = CgiSettings()
+    proxy: ProxySettings = ProxySettings()
+    scgi_protocol: Literal["scgi", "uwsgi"] = "scgi"
     access_log: AccessLogSettings = AccessLogSettings()
     debug: DebugSettings = DebugSettings()
     servers: tuple[GatewayServer, ...] = ()
@@ -283,6 +347,7 @@ class Features:
     http_pathinfo: bool = True
     http10_range: bool = False
     upgrade_with_request_body: bool = False
+    proxy_force_http10: bool = False
     trailer_whitelist: tuple[str, ...] = ()
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
-from . import wstunnel
+from . import fastcgi, proxy, scgi, wstunnel
 from .base import Gateway
 
 GATEWAYS: Mapping[str, Gateway] = {
     # module without "mod_"   serves an exchange
+    "fastcgi": fastcgi.serve,
+    "proxy": proxy.serve,
+    "scgi": scgi.serve,
     "wstunnel": wstunnel.serve,
 }

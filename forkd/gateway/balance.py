@@ -54,7 +54,7 @@ def request_hash(server: GatewayServer, request: Request) -> int:
     """Equal for requests that ``hash`` or ``sticky`` sends to the same backend."""
     if server.balance == "sticky":
         return djb2a(request.remote.host)
-    return djb2a(request.host, djb2a(request.decoded_path))
+    return djb2a(request.host, djb2a(request.decoded_path + request.path_info))
 
 
 def next_in_turn(count: int, usable: Callable[[int], bool], last: int) -> int | None:
@@ -100,6 +100,19 @@ class Balancer:
 
     def choose(self, server: GatewayServer, route: Route, request: Request) -> Proc | None:
         """The proc for *request*, or None when no backend of *route* has one to offer."""
+        index, proc = self._next(server, route, request)
+        if proc is not None:
+            self._last[route] = index
+        return proc
+
+    def peek(self, server: GatewayServer, route: Route, request: Request) -> Proc | None:
+        """What ``choose`` would say; nothing is made of it, so it is nobody's turn."""
+        return self._next(server, route, request)[1]
+
+    def _next(
+        self, server: GatewayServer, route: Route, request: Request
+    ) -> tuple[int, Proc | None]:
+        """The choice, and the index of its backend."""
         procs = [least_loaded(b, self._board, self.is_avoided) for b in route.backends]
         usable = [n for n, proc in enumerate(procs) if proc is not None]
         if len(usable) <= 1:
@@ -113,10 +126,7 @@ class Balancer:
             backends = [route.backends[n] for n in usable]
             chosen = highest_score(backends, request_hash(server, request))
             index = usable[backends.index(chosen)]
-        if index is None:
-            return None
-        self._last[route] = index
-        return procs[index]
+        return (-1, None) if index is None else (index, procs[index])
 
     def _backend_load(self, backend: BackendSpec) -> int:
         return sum(self._board.load(proc) for proc in self._board.procs_of(backend))

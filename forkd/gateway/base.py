@@ -1,4 +1,4 @@
-"""What all gateways share: reaching a backend, and opening a tunnel to it.
+"""What all gateways share: reaching a backend, serving a request there, opening a tunnel to it.
 
 A gateway sees its worker as ``WorkerContext`` and nothing more of it.
 """
@@ -9,20 +9,36 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
 from typing import Protocol
 
-from ..config.model import Config, GatewayServer, Proc, Route
-from ..errors import NoBackend
+from gevent.event import AsyncResult
+
+from ..address import Address
+from ..config.model import BackendSpec, Config, GatewayServer, Limits, Proc, Route
+from ..errors import BackendBroken, MethodNotAllowed, NoBackend
 from ..http.exchange import Exchange
 from ..message import Head, Request
 from ..metrics import Column
-from ..net.connect import connect
-from ..net.port import Port
+from ..net.connect import connect, connect_first
+from ..net.port import FdPort, Port
+from ..net.resolve import Resolver
 from ..net.tunnel import TunnelHandle, TunnelTimes, start_tunnel
-from ..protocol.tunnel import TunnelCodec
-from ..scoreboard import Board, Lease
+from ..protocol.conversation import LocalRedirect
+from ..protocol.tunnel import BlindCodec, TunnelCodec
+from ..scoreboard import Board
+from . import xsendfile
 from .balance import Balancer
+from .body import RequestBody, receive
+from .conversation import Backend, Conversation, Terms
+from .link import Link, StaleConnection
+from .outcome import Approved, LocalRedirected
+from .policy import Upgrade, upgrade_mode
+from .pool import Pool, may_use_kept
+from .program import Programs
+from .respond import respond
+from .response_fields import presentable, variables
 from .verdict import Judge
 
 log = logging.getLogger(__name__)
@@ -55,15 +71,131 @@ class WorkerContext(Protocol):
     def balancer(self) -> Balancer: ...
     @property
     def tunnels(self) -> Tunnels: ...
+    @property
+    def programs(self) -> Programs: ...
+
+    def raw_stderr(self, name: str) -> int:
+        """The descriptor of the breakage log *name*."""
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def resolver(self) -> Resolver: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A fresh connection to *proc*, counted by *lease*."""
+class Gateway(Protocol):
+    """What ``gateway.GATEWAYS`` holds for each name: serves one exchange.
 
-    port: Port
-    proc: Proc
-    lease: Lease
+    The exchange's request says where the program is: ``physical``, ``decoded_path`` (its name in
+    the URL) and ``path_info``.  Raises ForkdError, ClientGone, Outcome.
+    """
+
+    def __call__(
+        self, exchange: Exchange, server: GatewayServer, route: Route, worker: WorkerContext
+    ) -> None: ...
+
+
+# -- one request at a backend -----------------------------------------------------------------
+
+
+def serve(conversation: Conversation, exchange: Exchange, worker: WorkerContext) -> None:
+    """Ask a backend and answer the client; when this returns, the exchange is finished or a tunnel.
+
+    Raises ForkdError, ClientGone, Outcome; a response that has begun is the caller's to abort.
+    """
+    with receive(
+        exchange,
+        worker.config.server,
+        needs_length=conversation.needs_length,
+        is_wanted=not conversation.authorizes,
+    ) as body:
+        try:
+            _attempt(conversation, exchange, worker, body)
+        except StaleConnection:
+            _attempt(conversation, exchange, worker, body, fresh=True)
+
+
+def _attempt(
+    conversation: Conversation,
+    exchange: Exchange,
+    worker: WorkerContext,
+    body: RequestBody,
+    fresh: bool = False,
+) -> None:
+    with Link(conversation, exchange, conversation.connect(fresh)) as link:
+        mode = _upgrade_mode(exchange.request, link.terms, worker)
+        link.send(_offered(exchange.request, mode), body, mode is Upgrade.ALLOWED)
+        head = link.head()
+        if isinstance(head, LocalRedirect):
+            link.done()
+            raise LocalRedirected(head.target)
+        if head.status == 101:
+            _switch(conversation, exchange, worker, link, head, mode)
+            return
+        link.release_end()
+        if conversation.authorizes and head.status == 200:
+            link.discard()
+            link.done()
+            raise Approved(variables(head), link.terms.docroot)
+        _answer(exchange, worker, link, head)
+
+
+def _upgrade_mode(request: Request, terms: Terms, worker: WorkerContext) -> Upgrade:
+    """Raises MethodNotAllowed."""
+    with_body = worker.config.server.features.upgrade_with_request_body
+    mode = upgrade_mode(request, terms.upgrade, with_body)
+    if mode is Upgrade.REFUSED:
+        raise MethodNotAllowed("CONNECT where no upgrade is allowed")
+    return mode
+
+
+def _offered(request: Request, mode: Upgrade) -> Request:
+    """*request* as the backend is to see it."""
+    if mode is Upgrade.ALLOWED or "upgrade" not in request.fields:
+        return request
+    return request.with_fields(request.fields.without("upgrade"))
+
+
+def _answer(exchange: Exchange, worker: WorkerContext, link: Link, head: Head) -> None:
+    """The response to an ordinary request: *head* and what follows, or the file that it names."""
+    files = xsendfile.named_files(head, link.terms)
+    if files:
+        link.done()
+        xsendfile.serve(exchange, head, files, link.terms, worker.config)
+    else:
+        respond(exchange, head, link, worker.config)
+
+
+def _switch(
+    conversation: Conversation,
+    exchange: Exchange,
+    worker: WorkerContext,
+    link: Link,
+    head: Head,
+    mode: Upgrade,
+) -> None:
+    if mode is not Upgrade.ALLOWED or not head.switches_protocol:
+        raise BackendBroken(f"{link.backend.name}: unexpected 101")
+    greeting, unread = link.switch()
+    times = tunnel_times(exchange.settings.limits, link.terms)
+    codec = conversation.tunnel_codec()
+    open_tunnel(
+        exchange, presentable(head), link.backend, codec, times, worker, greeting, unread
+    )
+    link.handed_over()
+
+
+@lru_cache(maxsize=256)
+def tunnel_times(limits: Limits, terms: Terms) -> TunnelTimes:
+    """The times of a tunnel; one value for all tunnels of the same settings."""
+    return TunnelTimes(
+        idle=limits.max_read_idle,
+        write_idle=limits.max_write_idle,
+        backend_read=terms.read_timeout,
+        backend_write=terms.write_timeout,
+    )
+
+
+# -- reaching a backend -----------------------------------------------------------------------
 
 
 def connect_any(
@@ -72,10 +204,12 @@ def connect_any(
     request: Request,
     worker: WorkerContext,
     deadline: float = float("inf"),
+    kept: Callable[[Proc], Port | None] | None = None,
 ) -> Backend:
     """Connect to a proc of *route*, trying others when one fails, until *deadline* (monotonic).
 
-    Raises NoBackend, with Retry-After, when none can be had.
+    *kept* may have a connection to a proc already.  Raises NoBackend, with Retry-After, when none
+    can be had.
     """
     timeouts = 0
     last: Exception | None = None
@@ -84,8 +218,12 @@ def connect_any(
         if proc is None:
             break
         lease = worker.board.acquire(proc)
+        idle = kept(proc) if kept is not None else None
+        if idle is not None:
+            return Backend(idle, str(proc), proc, lease, is_kept=True)
         try:
-            return Backend(connect(proc.address, _time_for(proc, deadline)), proc, lease)
+            port = _connect(proc, _time_for(proc, deadline), worker)
+            return Backend(port, str(proc), proc, lease)
         except OSError as error:  # TimeoutError is one
             lease.release()
             worker.balancer.avoid(proc)
@@ -105,11 +243,111 @@ def connect_any(
     )
 
 
+def _connect(proc: Proc, timeout: float, worker: WorkerContext) -> FdPort:
+    """A host that was configured by name may have moved, and may have several addresses."""
+    name, known = proc.backend.host_name, proc.address
+    if not name or proc.backend.is_spawned:
+        return connect(known, timeout)
+    hosts = worker.resolver.hosts(name, known.host, timeout)
+    return connect_first([Address(host, known.port) for host in hosts], timeout)
+
+
 def _time_for(proc: Proc, deadline: float) -> float:
     """Seconds for one connect, 0 for no limit."""
     limit = proc.backend.connect_timeout or float("inf")
     left = min(limit, deadline - time.monotonic())
     return 0.0 if left == float("inf") else max(left, 0.001)
+
+
+class SocketConversation:
+    """Half of a Conversation: the connection, of gateways that reach their backends by sockets.
+
+    One connection per request, unless ``kept_connections`` says otherwise; the other half is
+    ``begin``, and whatever differs here.
+    """
+
+    needs_length = True
+    kept_seconds = inf
+    """How long a connection may wait for another request."""
+    is_exclusive = False
+    """Whether a proc may serve so few connections that an idle one keeps others waiting."""
+
+    def __init__(
+        self, exchange: Exchange, server: GatewayServer, route: Route, worker: WorkerContext
+    ) -> None:
+        self.exchange = exchange
+        self.server = server
+        self.route = route
+        self.worker = worker
+        self.authorizes = bool(route.backends) and route.backends[0].mode == "authorizer"
+        self._judge: Judge | None = None
+        self._is_half_closed = False
+
+    def kept_connections(self, spec: BackendSpec) -> int:
+        """How many connections to one proc of *spec* may wait for another request."""
+        return 0
+
+    def _kept(self, proc: Proc) -> Port | None:
+        return self.worker.pool.take(proc)
+
+    def _none_kept(self, proc: Proc) -> Port | None:
+        if self.is_exclusive:
+            self.worker.pool.spare(proc)
+        return None
+
+    def connect(self, fresh: bool = False) -> Backend:
+        request = self.exchange.request
+        keeps = any(map(self.kept_connections, self.route.backends))
+        kept = self._kept if keeps and not fresh and may_use_kept(request) else self._none_kept
+        backend = connect_any(self.server, self.route, request, self.worker, kept=kept)
+        self._judge = judge_of(backend, self.worker)
+        return backend
+
+    def terms(self, backend: Backend) -> Terms:
+        assert backend.proc is not None
+        return Terms.of(backend.proc.backend)
+
+    def half_close(self, backend: Backend) -> None:
+        self._is_half_closed = True
+        backend.port.write_eof()
+
+    def ended_well(self, backend: Backend) -> bool:
+        if self._judge is None:
+            return True
+        verdict: AsyncResult[bool] = AsyncResult()
+        self._judge(verdict.set)
+        return bool(verdict.get())
+
+    def tunnel_codec(self) -> TunnelCodec:
+        return BlindCodec()
+
+    def done(self, backend: Backend, reusable: bool) -> None:
+        assert backend.proc is not None
+        is_open = reusable and not self._is_half_closed
+        limit = self.kept_connections(backend.proc.backend) if is_open else 0
+        if limit:
+            self.worker.pool.keep(backend.proc, backend.port, limit, self.kept_seconds)
+        else:
+            backend.port.close()
+        release(backend)
+
+    def abort(self, backend: Backend, why: str) -> None:
+        backend.port.abort(why)
+        release(backend)
+
+
+def release(backend: Backend) -> None:
+    if backend.lease is not None:
+        backend.lease.release()
+
+
+def judge_of(backend: Backend, worker: WorkerContext) -> Judge | None:
+    """Who tells how *backend* ended, where that can be known."""
+    proc = backend.proc
+    return Judge(worker.board, proc) if proc is not None and proc.backend.is_spawned else None
+
+
+# -- a tunnel to it ---------------------------------------------------------------------------
 
 
 def open_tunnel(
@@ -119,13 +357,27 @@ def open_tunnel(
     codec: TunnelCodec,
     times: TunnelTimes,
     worker: WorkerContext,
+    greeting: bytes = b"",
+    unread: bytes = b"",
 ) -> None:
-    """Answer the upgrade with *head* and let *codec* relay; the tunnel owns *backend* from here."""
+    """Answer the upgrade with *head* and let *codec* relay; the tunnel owns *backend* from here.
+
+    *greeting* is the first that the client is sent; *unread* came from the backend for *codec*.
+    """
     client, early, log_access = exchange.upgrade(head)
     record = _Record(exchange.request, backend, worker, log_access, len(early))
     log.info("tunnel %d: open, %s", record.number, record.name)
-    judge = Judge(worker.board, backend.proc) if backend.proc.backend.is_spawned else None
-    tunnel = start_tunnel(client, backend.port, codec, times, record, early=early, judge=judge)
+    tunnel = start_tunnel(
+        client,
+        backend.port,
+        codec,
+        times,
+        record,
+        early=early,
+        unread=unread,
+        greeting=greeting,
+        judge=judge_of(backend, worker),
+    )
     if not record.is_over:  # what came early may have ended it already
         worker.tunnels.add(tunnel)
 
@@ -154,7 +406,7 @@ class _Record:
         early: int,
     ) -> None:
         """*early*: bytes that the client had sent before its port was the tunnel's."""
-        self.name = f"{request.remote} {request.path} to {backend.proc}"
+        self.name = f"{request.remote} {request.path} to {backend.name}"
         self.number = worker.tunnels.number()
         self.is_over = False
         self._lease = backend.lease
@@ -165,7 +417,8 @@ class _Record:
 
     def __call__(self, tunnel: TunnelHandle) -> None:
         self.is_over = True
-        self._lease.release()
+        if self._lease is not None:
+            self._lease.release()
         self._worker.tunnels.discard(tunnel)
         traffic = tunnel.traffic
         client_in = self._early + traffic.client_in
@@ -186,13 +439,3 @@ class _Record:
             from_backend,
         )
         self._log_access(client_in, traffic.client_out)
-
-
-class Gateway(Protocol):
-    """What ``gateway.GATEWAYS`` holds for each name: serves one exchange."""
-
-    def __call__(
-        self, exchange: Exchange, server: GatewayServer, route: Route, worker: WorkerContext
-    ) -> None: ...
-
-

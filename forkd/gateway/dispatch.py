@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from .. import hooks
-from ..config.model import Config
-from ..errors import ClientGone, ForkdError, MethodNotAllowed, PayloadTooLarge
+from ..config.model import Config, GatewayServer, Route
+from ..errors import ClientGone, ForkdError, MethodNotAllowed, NoBackend, PayloadTooLarge
 from ..hooks import Phase
 from ..http.errorpage import error_response
 from ..http.exchange import Exchange
 from ..message import Head, Request
 from . import GATEWAYS, files, static, trace
 from .base import WorkerContext
+from .cgi import interpreter_of, serve_program
 from .failure import Failure, Handler, Intercepted, handler_for, handler_request, report
 from .files import OpenFile
-from .policy import find_route
+from .outcome import Approved, LocalRedirected
+from .policy import ASKED_WITH_FILE, claim, claims, split_path, without_file
+from .redirected import redirected_request
 
 log = logging.getLogger(__name__)
+
+MAX_RESTARTS = 5  # by programs, for one request (gateway.md 10)
 
 
 def handle(exchange: Exchange, worker: WorkerContext) -> None:
@@ -33,7 +39,7 @@ def handle(exchange: Exchange, worker: WorkerContext) -> None:
     """
     received = exchange.request
     try:
-        _run(exchange, worker, None)
+        _run(exchange, worker, Course())
     except (ForkdError, Intercepted) as error:
         _recover(exchange, worker, received, Failure.of(error))
 
@@ -50,7 +56,7 @@ def _recover(
         config = worker.config
         try:
             exchange.request = handler_request(received, handler.target, failure.status, config)
-            _run(exchange, worker, handler)
+            _run(exchange, worker, Course(handler))
             return
         except ForkdError as error:
             log.warning("error handler %s: status %d, %s", handler.target, error.status, error)
@@ -79,8 +85,27 @@ class _Rewritten(Exception):
         self.request = request
 
 
-def _run(exchange: Exchange, worker: WorkerContext, handler: Handler | None) -> None:
-    """Serve the exchange's request, anew each time that its URL is rewritten.
+@dataclass(slots=True)
+class Course:
+    """What was settled about a request when it was run before."""
+
+    handler: Handler | None = None
+    """It is run for another one, that failed."""
+    is_approved: bool = False
+    """An authorizer has let it on."""
+    docroot: str = ""
+    """Where the authorizer has its files; "": not said."""
+    restarts: int = 0
+
+    def restart(self) -> None:
+        """Raises ForkdError when it goes on for ever."""
+        self.restarts += 1
+        if self.restarts > MAX_RESTARTS:
+            raise ForkdError(f"run again more than {MAX_RESTARTS} times")
+
+
+def _run(exchange: Exchange, worker: WorkerContext, course: Course) -> None:
+    """Serve the exchange's request, anew each time that it becomes another one.
 
     Raises ForkdError, Intercepted, ClientGone; whatever else goes wrong becomes one of them or,
     when the client has been promised something else, an abort.
@@ -90,10 +115,18 @@ def _run(exchange: Exchange, worker: WorkerContext, handler: Handler | None) -> 
         while True:
             exchange.request = received
             try:
-                _serve(exchange, worker, handler)
+                _serve(exchange, worker, course)
                 return
             except _Rewritten as changed:
                 received = _moved(received, changed.request)
+            except LocalRedirected as redirect:
+                course.restart()
+                received = redirected_request(received, redirect.target, worker.config)
+                course.docroot = ""
+            except Approved as approved:
+                course.restart()
+                course.is_approved, course.docroot = True, approved.docroot
+                received = _approved(received, approved)
     except (ForkdError, Intercepted, ClientGone):
         raise
     except (EOFError, OSError) as error:
@@ -101,6 +134,11 @@ def _run(exchange: Exchange, worker: WorkerContext, handler: Handler | None) -> 
     except Exception:
         log.exception("%s %s: failed", exchange.request.method, exchange.request.path)
         _give_up(exchange, "internal error")
+
+
+def _approved(received: Request, approved: Approved) -> Request:
+    environment = (*received.environment, *approved.environment)
+    return replace(received, environment=environment)
 
 
 def _moved(received: Request, rewritten: Request) -> Request:
@@ -121,24 +159,19 @@ def _give_up(exchange: Exchange, why: str) -> None:
     exchange.abort(why)
 
 
-def _serve(exchange: Exchange, worker: WorkerContext, handler: Handler | None) -> None:
-    config = worker.config
-    _select(exchange, config, handler)
-    if _is_answered(exchange, config, Phase.RAW_URL, Phase.CLEAN_URL):
+def _serve(exchange: Exchange, worker: WorkerContext, course: Course) -> None:
+    _select(exchange, worker.config, course.handler)
+    if _is_answered(exchange, worker.config, Phase.RAW_URL, Phase.CLEAN_URL):
         return
-    request, settings = exchange.request, exchange.settings
-    found = find_route(request, settings)
-    if found:
-        server, route = found
-        if settings.debug.request_handling:
-            log.info("%s: %s %r", request.decoded_path, server.name, route.key)
-        GATEWAYS[server.name](exchange, server, route, worker)
-    elif request.method == "CONNECT" and not request.protocol:
+    if not course.docroot and _is_claimed(exchange, worker, course):
+        return
+    request = exchange.request
+    if request.method == "CONNECT" and not request.protocol:
         raise MethodNotAllowed("CONNECT that no gateway takes")
-    elif request.path == "*":
+    if request.path == "*":
         static.allow(exchange)
     else:
-        _serve_path(exchange, worker)
+        _serve_path(exchange, worker, course)
 
 
 def _select(exchange: Exchange, config: Config, handler: Handler | None) -> None:
@@ -166,10 +199,10 @@ def _is_answered(exchange: Exchange, config: Config, *phases: Phase) -> bool:
     return False
 
 
-def _serve_path(exchange: Exchange, worker: WorkerContext) -> None:
+def _serve_path(exchange: Exchange, worker: WorkerContext, course: Course) -> None:
     """The steps from a URL to a file."""
     config, settings = worker.config, exchange.settings
-    if _is_answered(exchange, config, Phase.PHYSICAL):
+    if _is_mapped_away(exchange, config, course.docroot):
         return
     _, path = static.mapped(exchange.request, settings)
     rules = settings.hooks.rewrite_if_not_file or settings.hooks.rewrite_repeat_if_not_file
@@ -183,18 +216,111 @@ def _serve_path(exchange: Exchange, worker: WorkerContext) -> None:
         static.respond_empty(exchange, found)
         return
     with found:
-        _serve_file(exchange, worker, found)
+        _serve_file(exchange, worker, found, course)
 
 
-def _serve_file(exchange: Exchange, worker: WorkerContext, file: OpenFile) -> None:
+def _is_mapped_away(exchange: Exchange, config: Config, docroot: str) -> bool:
+    """Map the request to the file system, under *docroot* if there is one; whether a hook has
+    answered instead."""
+    if not docroot:
+        return _is_answered(exchange, config, Phase.PHYSICAL)
+    path = docroot.rstrip("/") + exchange.request.decoded_path
+    exchange.request = replace(exchange.request, physical=(docroot, path))
+    return False
+
+
+def _serve_file(
+    exchange: Exchange, worker: WorkerContext, file: OpenFile, course: Course
+) -> None:
     """The steps that know which file it is: who goes by the path is asked again, with its own."""
     exchange.file_name = file.path
     request = exchange.request
     own_path = static.url_path(request, file)
     if own_path != request.decoded_path:
         exchange.request = replace(request, decoded_path=own_path)
-    if not _is_answered(exchange, worker.config, Phase.FILE):
+    if _is_answered(exchange, worker.config, Phase.FILE):
+        return
+    serve = _taker(exchange, worker, file, course)
+    if serve is None:
         static.serve(exchange, file, worker.config)
+        return
+    base, _ = static.mapped(exchange.request, exchange.settings)
+    exchange.request = replace(
+        exchange.request, physical=(base, file.path), path_info=file.path_info
+    )
+    file.close()
+    serve()
+
+
+# -- gateways ---------------------------------------------------------------------------------
+
+
+def _is_claimed(exchange: Exchange, worker: WorkerContext, course: Course) -> bool:
+    """Whether a gateway that needs no file has served the request."""
+    for server, route in claims(exchange.request, exchange.settings, course.is_approved):
+        if _waits_for_file(exchange, server, route, worker):
+            continue
+        if not _is_located(exchange, worker, route):
+            _ask(exchange, worker, server, without_file(route))
+        return True
+    return False
+
+
+def _waits_for_file(
+    exchange: Exchange, server: GatewayServer, route: Route, worker: WorkerContext
+) -> bool:
+    """Whether the backend whose turn it is wants to see the file first (``check-local``).
+
+    Raises NoBackend: nobody need look for a file that no backend will serve.
+    """
+    if server.name not in ASKED_WITH_FILE or not any(b.check_local for b in route.backends):
+        return False
+    proc = worker.balancer.peek(server, route, exchange.request)
+    if proc is None:
+        retry_after = worker.balancer.retry_after(route)
+        raise NoBackend(f"{server.name} {route.key!r}: no backend available", retry_after)
+    return proc.backend.check_local
+
+
+def _is_located(exchange: Exchange, worker: WorkerContext, route: Route) -> bool:
+    """Say where the program of the request would be, in the URL and in the file system; nobody
+    looks whether it is there.  Whether a hook has answered instead."""
+    request = exchange.request
+    if route.backends and route.backends[0].mode == "responder":
+        name, path_info = split_path(request.decoded_path, route.key)
+        if path_info:
+            exchange.request = replace(request, decoded_path=name, path_info=path_info)
+    if _is_answered(exchange, worker.config, Phase.PHYSICAL):
+        return True
+    exchange.file_name = static.mapped(exchange.request, exchange.settings)[1]
+    return False
+
+
+def _taker(
+    exchange: Exchange, worker: WorkerContext, file: OpenFile, course: Course
+) -> Callable[[], None] | None:
+    """The first gateway in the order of ``server.modules`` that serves *file*, ready to do it."""
+    settings, path = exchange.settings, exchange.request.decoded_path
+    if not (settings.servers or settings.cgi.assign):
+        return None
+    servers = {server.name: server for server in settings.servers}
+    for name in worker.config.server.modules:
+        if name == "cgi" and not file.is_folder:
+            is_executable = bool(file.status.st_mode & 0o111)
+            interpreter = interpreter_of(file.path, is_executable, settings.cgi)
+            if interpreter is not None:
+                return partial(serve_program, exchange, interpreter, worker)
+        elif name in ASKED_WITH_FILE and name in servers:
+            route = claim(servers[name], path, file.path, course.is_approved)
+            if route is not None:
+                return partial(_ask, exchange, worker, servers[name], route)
+    return None
+
+
+def _ask(exchange: Exchange, worker: WorkerContext, server: GatewayServer, route: Route) -> None:
+    if exchange.settings.debug.request_handling:
+        log.info("%s: %s %r", exchange.request.decoded_path, server.name, route.key)
+    GATEWAYS[server.name](exchange, server, route, worker)
 
 
 # -- heads ------------------------------------------------------------------------------------

@@ -1,35 +1,19 @@
-"""Static files: from a mapped request to a file on the wire (core.md 10, 11).
-
-The body goes from the descriptor to the client; only a small file is read, so that head and body
-leave in one write.
-"""
+"""Static files: from a mapped request to a file, and what is said of it (core.md 10)."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 
 from ..config.model import Config, RequestConfig, StaticSettings
-from ..errors import (
-    Forbidden,
-    MethodNotAllowed,
-    NotFound,
-    NotImplementedHere,
-    PreconditionFailed,
-    RangeNotSatisfiable,
-)
+from ..errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere
 from ..http.exchange import Exchange
 from ..message import Fields, Head, Pair, Request, ascii_lower, from_os
 from ..uri import encode_path
-from . import conditional, files, mimetypes, ranges
+from . import conditional, files, mimetypes, representation
 from .files import OpenFile
-from .ranges import Range
-
-SMALL = 16 * 1024  # bytes up to which a file is read: one write is cheaper than send and sendfile
 
 METHODS = "OPTIONS, GET, HEAD, POST"
 _SENDING = ("GET", "HEAD", "POST")
@@ -125,25 +109,13 @@ def serve(exchange: Exchange, file: OpenFile, config: Config) -> None:
 
 
 def _serve_file(exchange: Exchange, file: OpenFile, config: Config) -> None:
-    request, settings = exchange.request, exchange.settings.static
+    settings = exchange.settings.static
     if file.is_folder:
         raise Forbidden(f"{file.path}: folder without index file")
     _check_file(file, settings)
     kind, entity = describe(file, settings)
-    if status := _not_sent(request, entity):
-        respond_empty(exchange, Head(status, Fields((("Content-Type", kind), *entity))))
-        return
-    parts = None
-    if _takes_ranges(request, settings, config):
-        parts = _ranges(request, entity, file.size)
-        entity = (*entity, ("Accept-Ranges", "bytes"))
-    if parts is None:
-        head = Head(200, Fields((("Content-Type", kind), *entity)), file.size)
-        _send(exchange, file, head, (0, file.size - 1))
-    elif len(parts) == 1:
-        _send_part(exchange, file, kind, entity, parts[0])
-    else:
-        _send_parts(exchange, file, kind, entity, parts)
+    head = Head(200, Fields((("Content-Type", kind), *entity)))
+    representation.serve(exchange, head, file, config)
 
 
 def respond_empty(exchange: Exchange, head: Head) -> None:
@@ -213,105 +185,3 @@ def _tag(*parts: int | None) -> str:
     if parts == (None, None, None):
         return ""
     return f'"{blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"'
-
-
-def _not_sent(request: Request, entity: Sequence[Pair]) -> int:
-    """304 when the client has the file already, else 0.  Raises PreconditionFailed."""
-    status = conditional.evaluate(request, _value(entity, "ETag"), _value(entity, "Last-Modified"))
-    if status == 412:
-        raise PreconditionFailed("If-None-Match names the file as it is")
-    return 0 if status == 200 else status
-
-
-def _value(entity: Sequence[Pair], name: str) -> str:
-    return next((value for key, value in entity if key == name), "")
-
-
-# -- ranges -----------------------------------------------------------------------------------
-
-
-def _takes_ranges(request: Request, settings: StaticSettings, config: Config) -> bool:
-    return (
-        settings.range_requests
-        and request.method != "POST"
-        and (request.version != "HTTP/1.0" or config.server.features.http10_range)
-    )
-
-
-def _ranges(request: Request, entity: Sequence[Pair], size: int) -> list[Range] | None:
-    """What the client asks for; None for the whole.  Raises RangeNotSatisfiable."""
-    value = request.fields.get("range")
-    if not value or not size or request.method != "GET":
-        return None
-    tag, modified = _value(entity, "ETag"), _value(entity, "Last-Modified")
-    if not conditional.allows_range(request, tag, modified):
-        return None
-    wanted = ranges.ranges_of(value, size)
-    if wanted == []:
-        raise RangeNotSatisfiable(size)
-    return wanted
-
-
-def _send_part(
-    exchange: Exchange, file: OpenFile, kind: str, entity: Sequence[Pair], part: Range
-) -> None:
-    where = ("Content-Range", _content_range(part, file))
-    fields = Fields((("Content-Type", kind), *entity, where))
-    _send(exchange, file, Head(206, fields, _size(part)), part)
-
-
-def _send_parts(
-    exchange: Exchange, file: OpenFile, kind: str, entity: Sequence[Pair], parts: list[Range]
-) -> None:
-    boundary = secrets.token_hex(12)
-    heads = [_part_head(boundary, kind, part, file) for part in parts]
-    heads[0] = heads[0][2:]  # no line before the first boundary ends here
-    tail = f"\r\n--{boundary}--\r\n".encode("ascii")
-    length = sum(map(len, heads)) + sum(map(_size, parts)) + len(tail)
-    multipart = f"multipart/byteranges; boundary={boundary}"
-    exchange.respond(Head(206, Fields((("Content-Type", multipart), *entity)), length))
-    for head, part in zip(heads, parts, strict=True):
-        exchange.write(head)
-        if _size(part) > SMALL:
-            exchange.send_file(file.fd, part[0], _size(part))
-        else:
-            exchange.write(_read(file, part))
-    exchange.write(tail)
-    exchange.finish()
-
-
-def _part_head(boundary: str, kind: str, part: Range, file: OpenFile) -> bytes:
-    """RFC 9110 section 14.6."""
-    where = _content_range(part, file)
-    lines = f"\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {where}\r\n\r\n"
-    return lines.encode("latin-1")
-
-
-def _content_range(part: Range, file: OpenFile) -> str:
-    return f"bytes {part[0]}-{part[1]}/{file.size}"
-
-
-# -- the body ---------------------------------------------------------------------------------
-
-
-def _send(exchange: Exchange, file: OpenFile, head: Head, part: Range) -> None:
-    """*head*, then *part* of the file.  A small file is read before anything is promised."""
-    is_small = _size(part) <= SMALL
-    data = _read(file, part) if is_small and exchange.request.method != "HEAD" else b""
-    exchange.respond(head)
-    if data:
-        exchange.write(data)
-    elif not is_small:
-        exchange.send_file(file.fd, part[0], _size(part))
-    exchange.finish()
-
-
-def _read(file: OpenFile, part: Range) -> bytes:
-    data = os.pread(file.fd, _size(part), part[0])
-    if len(data) != _size(part):
-        raise EOFError("file is shorter than it was")
-    return data
-
-
-def _size(part: Range) -> int:
-    return part[1] - part[0] + 1

@@ -14,7 +14,7 @@ from ..http.exchange import Exchange
 from ..net.tunnel import TunnelTimes
 from ..protocol import handshake
 from ..protocol.websocket import WebSocketCodec
-from .base import WorkerContext, connect_any, open_tunnel
+from .base import WorkerContext, connect_any, open_tunnel, release
 
 
 def serve(
@@ -38,12 +38,13 @@ def serve(
             max_message_size=settings.wstunnel.max_message_size,
             max_frame_size=settings.wstunnel.max_frame_size,
         )
+        assert backend.proc is not None
         times = tunnel_times(settings.limits, settings.wstunnel, backend.proc.backend)
         head = handshake.response_head(request, settings.wstunnel)
         open_tunnel(exchange, head, backend, codec, times, worker)
     except BaseException:
         backend.port.abort("handshake failed")
-        backend.lease.release()
+        release(backend)
         raise
 
 

@@ -27,7 +27,7 @@ VERSIONS: dict[str, Callable[[BlockingPort, ConnInfo, Service], Connection]] = {
 
 def serve_connection(port: Port, info: ConnInfo, service: Service, handle: Handler) -> None:
     """Serve the client at *port* in this greenlet, until it has left or its port is a tunnel's."""
-    blocking = BlockingPort(port)
+    blocking = BlockingPort(port, looks=True)
     name = "http/1.1"
     if "h2" in VERSIONS and service.config.server.features.h2proto:
         name = _spoken(blocking, service.config.base.limits.max_read_idle)

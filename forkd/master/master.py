@@ -19,7 +19,7 @@ from ..channel import WorkerMain
 from ..config.model import Config
 from ..errors import StartError
 from ..log import LogFiles
-from ..unix import daemon, proctitle
+from ..unix import daemon, fork, proctitle
 from ..unix.pidfile import PidFile
 from ..unix.reap import Reaper
 from ..unix.signals import SignalPipe
@@ -34,6 +34,7 @@ from .reload import OnOutcome, Reloads, plan
 from .rollout import Rollout, Site
 from .shutdown import Shutdown
 from .slot import Slot
+from .strays import Strays
 from .workers import Crew, Generation
 
 TICK = 1.0  # seconds
@@ -75,9 +76,11 @@ class Master:
         self.listeners = Listeners()
         self.backends = Backends(self.loop, self.reaper, self._raw_stderr, self._proc_died)
         self._options = options
+        self._strays = Strays(self.loop, self.reaper)
         self._crew = Crew(
             self.loop,
             self.reaper,
+            self._strays,
             worker_main,
             on_ready=self._worker_ready,
             on_death=self._worker_died,
@@ -110,6 +113,7 @@ class Master:
         Raises StartError when it could not start; nothing is left behind then.
         """
         self.pid = os.getpid()
+        fork.adopt_orphans()
         proctitle.set_title(f"master [{self.config.file}]")
         # Whoever sees the lock may signal its holder: the signals are caught before.
         signals = SignalPipe(SIGNALS)
@@ -355,7 +359,9 @@ class Master:
 
     def _begin_shutdown(self) -> Shutdown:
         stopping = StartError("the server is stopping")
-        self._shutdown = Shutdown(self.loop, self.generations, self.backends, self.loop.stop)
+        self._shutdown = Shutdown(
+            self.loop, self.generations, self.backends, self._strays, self.loop.stop
+        )
         self._reloads.cancel(stopping)
         if self._rollout is not None:
             self._rollout.fail(stopping)

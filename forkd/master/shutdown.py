@@ -1,4 +1,5 @@
-"""The end: workers first, in order or at once, then the backends, then the master itself."""
+"""The end: workers first, in order or at once, then the backends and what else is left of them,
+then the master itself."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from .backends import Backends
 from .loop import Loop, Timer
+from .strays import Strays
 from .workers import Generation
 
 FLUSH_TIME = 1.0  # seconds that a worker told to stop takes at most
@@ -28,11 +30,13 @@ class Shutdown:
         loop: Loop,
         generations: Sequence[Generation],
         backends: Backends,
+        strays: Strays,
         on_end: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._generations = generations
         self._backends = backends
+        self._strays = strays
         self._on_end = on_end
         self._timers: list[Timer] = []
         self._is_quick = False
@@ -57,6 +61,7 @@ class Shutdown:
             timer.cancel()
         if self._ends_backends:
             self._after(BACKEND_TIME_QUICK, self._backends.kill_all)
+            self._after(BACKEND_TIME_QUICK, self._strays.kill_all)
             return
         self._after(FLUSH_TIME + MERCY, lambda: self._each(Generation.kill))
         self._each(Generation.stop)
@@ -76,9 +81,10 @@ class Shutdown:
         self._ends_backends = True
         for timer in self._timers:
             timer.cancel()
-        self._backends.end_all(
-            BACKEND_TIME_QUICK if self._is_quick else BACKEND_TIME, self._on_end
-        )
+        delay = BACKEND_TIME_QUICK if self._is_quick else BACKEND_TIME
+        # Both end side by side; the one waits for the other.
+        self._backends.end_all(delay, lambda: self._strays.await_end(self._on_end))
+        self._strays.hurry(delay)
 
     def _after(self, delay: float, callback: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(delay, callback))

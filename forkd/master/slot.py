@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..address import Address, numbered
 from ..config.model import BackendSpec, Proc
 from ..scoreboard import Board, ProcCell, ProcState
+from ..stderr import StderrLines
 from ..unix import listen, proctitle, spawn
 from ..unix.reap import Reaper, describe, kill_group
 from ..unix.user import Identity
@@ -20,7 +21,6 @@ from .backoff import PROC_CEILING, BackOff
 from .failure import cause
 from .loop import Loop, Timer
 from .proc_states import ProcEvent, after
-from .stderr import StderrLines
 
 POLL_INTERVAL = 0.05  # seconds between two looks at whether a new proc accepts
 STARTING_TIME = 10.0  # seconds after which a proc counts as running without proof

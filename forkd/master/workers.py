@@ -20,6 +20,7 @@ from ..unix import fork, proctitle, user
 from ..unix.reap import Reaper, describe, kill
 from .backoff import WORKER_CEILING, BackOff
 from .loop import Loop
+from .strays import Strays
 
 ABORT_TIME = 5.0  # seconds from ABRT to KILL
 DEAF_TIME = 5.0  # seconds that a worker may live without its channel
@@ -135,6 +136,8 @@ class Crew:
 
     loop: Loop
     reaper: Reaper
+    strays: Strays
+    """Ends what workers leave behind."""
     main: WorkerMain
     on_ready: Callable[[Generation], None]
     """A worker has become ready."""
@@ -257,7 +260,11 @@ class Generation:
             theirs.close()
         worker = Worker(number, self.number, row, pid, ours, self._crew.loop.now())
         self.workers.append(worker)
-        self._crew.reaper.add(pid, lambda status: self._exited(worker, status))
+        self._crew.reaper.add(
+            pid,
+            lambda status: self._exited(worker, status),
+            on_dead=lambda: self._crew.strays.take_over(str(worker), pid),
+        )
         self._crew.loop.watch(ours.fileno(), lambda: self._heard(worker))
 
     def _be_worker(self, number: int, row: int, channel: socket.socket) -> int:

@@ -6,15 +6,18 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from gevent import get_hub, sleep
+from gevent import get_hub, killall, sleep, spawn
 from gevent.hub import Waiter
+from gevent.queue import Empty, SimpleQueue
 
 from ..address import Address
 from .port import FdPort
 
 _WRITE = 2  # libev's EV_WRITE
+HEAD_START = 0.25  # RFC 8305 section 8: seconds that one address has before the next is tried too
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2  # between tries while a backlog is full
 
 
@@ -34,6 +37,64 @@ def connect(address: Address, timeout: float) -> FdPort:
         sock.close()
         raise
     return FdPort(sock)
+
+
+def connect_first(addresses: Sequence[Address], timeout: float) -> FdPort:
+    """A port connected to the first of *addresses* that can be had (RFC 8305 section 5).
+
+    They are tried in their order, each before the one in front of it has been given up.  Raises as
+    ``connect`` does for the last that failed.
+    """
+    if len(addresses) == 1:
+        return connect(addresses[0], timeout)
+    race = _Race(timeout)
+    try:
+        return race.run(addresses)
+    finally:
+        race.end()
+
+
+class _Race:
+    """Several connects at once, of which one is to win."""
+
+    def __init__(self, timeout: float) -> None:
+        self._deadline = time.monotonic() + timeout if timeout else 0.0
+        self._runners: list[Any] = []
+        self._results: Any = SimpleQueue()  # of FdPort and OSError
+
+    def run(self, addresses: Sequence[Address]) -> FdPort:
+        waiting = list(addresses)
+        running = 0
+        error: OSError | None = None
+        while waiting or running:
+            if waiting:
+                self._runners.append(spawn(self._connect, waiting.pop(0)))
+                running += 1
+            try:
+                result = self._results.get(timeout=HEAD_START if waiting else None)
+            except Empty:
+                continue
+            if isinstance(result, FdPort):
+                return result
+            running -= 1
+            error = result
+        assert error is not None
+        raise error
+
+    def _connect(self, address: Address) -> None:
+        left = max(self._deadline - time.monotonic(), 0.001) if self._deadline else 0.0
+        try:
+            self._results.put(connect(address, left))
+        except OSError as error:
+            self._results.put(error)
+
+    def end(self) -> None:
+        """Those that have not won leave nothing behind."""
+        killall(self._runners)
+        while not self._results.empty():
+            result = self._results.get()
+            if isinstance(result, FdPort):
+                result.abort("another address was faster")
 
 
 def _family(address: Address) -> socket.AddressFamily:

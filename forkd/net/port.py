@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import struct
+from enum import Enum
 from typing import Any, ClassVar, Protocol
 
 from gevent import get_hub
@@ -54,7 +56,8 @@ class Port(Protocol):
     """Bytes that wait to be sent."""
 
     def attach(self, listener: Listener) -> None:
-        """From now on *listener* hears, and reading is on."""
+        """From now on *listener* hears, and reading is on.  An end that came before is told
+        again, from the loop."""
 
     def write(self, data: Buffer) -> bool:
         """Send or queue *data*.  False: over HIGH_WATER; ``on_drain`` will follow."""
@@ -75,6 +78,27 @@ class Port(Protocol):
         """Close now; what is queued is lost.  The other side sees a reset where there is one."""
 
 
+class Stream(Protocol):
+    """What a port needs of a socket."""
+
+    def fileno(self) -> int: ...
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+    def send(self, data: Buffer, /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class Peer(Enum):
+    """What is known of the other side without reading."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    """It has half-closed: what it has sent may still be read."""
+    LOST = "lost"
+    """It has reset the connection."""
+
+
 class FdPort:
     """A port over a connected, non-blocking stream socket.
 
@@ -87,6 +111,7 @@ class FdPort:
 
     __slots__ = (
         "_broken",
+        "_closed_why",
         "_eof_wanted",
         "_linger_timer",
         "_listener",
@@ -100,10 +125,10 @@ class FdPort:
         "queued",
     )
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         """Take over *sock*; nothing is read before ``attach``."""
         FdPort.open_ports += 1
-        self._socket: socket.socket | _Closed = sock
+        self._socket: Stream = sock
         self._listener: Listener = _NOBODY
         self._reader = get_hub().loop.io(sock.fileno(), _READ)
         self._writer: Any = None
@@ -111,6 +136,7 @@ class FdPort:
         self._out: bytearray | None = None
         self._eof_wanted = False
         self._broken = ""
+        self._closed_why = ""
         self._linger_timer: Any = None
         self.bytes_in = 0
         self.bytes_out = 0
@@ -119,7 +145,16 @@ class FdPort:
     def attach(self, listener: Listener) -> None:
         self._listener = listener
         self.bytes_in = self.bytes_out = 0
-        self.resume()
+        if self._socket is _CLOSED:
+            get_hub().loop.run_callback(listener.on_close, self._closed_why)
+        elif self._reader is None:
+            get_hub().loop.run_callback(self._repeat_eof, listener)
+        else:
+            self.resume()
+
+    def _repeat_eof(self, listener: Listener) -> None:
+        if listener is self._listener:
+            listener.on_eof()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -160,6 +195,18 @@ class FdPort:
             self._reader.close()
             self._reader = None
         self._listener.on_eof()
+
+    @property
+    def peer(self) -> Peer:
+        """How the other side is; for a port that is paused, and so hears nothing."""
+        if self._socket is _CLOSED:
+            return Peer.LOST
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLRDHUP)
+        seen = poll.poll(0)
+        if not seen:
+            return Peer.OPEN
+        return Peer.LOST if seen[0][1] & (select.POLLERR | select.POLLHUP) else Peer.ENDED
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -298,6 +345,7 @@ class FdPort:
             return
         FdPort.open_ports -= 1
         self._socket = _CLOSED
+        self._closed_why = why
         self._reading = False
         for watcher in (self._reader, self._writer, self._linger_timer):
             if watcher is not None:

@@ -27,6 +27,8 @@ def check(tunnel: TunnelHandle, elapsed: int) -> None:
     _advance(clocks, last, now, elapsed)
     if times.ping_interval:
         _ping(tunnel, clocks, now, elapsed)
+    if clocks.backend_stuck:
+        tunnel.look()
     if 0 < times.idle < clocks.idle:
         tunnel.close(CLOSE_GOING_AWAY, "idle")
     elif 0 < times.write_idle < clocks.client_stuck:

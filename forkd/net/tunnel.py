@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from gevent import get_hub
 
 from ..protocol.tunnel import Buffer, End, TunnelCodec
-from .port import Port
+from .port import Peer, Port
 
 CLOSE_GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 CLOSE_INTERNAL = 1011
@@ -108,6 +108,9 @@ class TunnelHandle(Protocol):
     def finish(self) -> None:
         """End of input to the backend now; what it still sends is delivered, then 1001."""
 
+    def look(self) -> None:
+        """End the tunnel if its client was lost while nobody could hear of it."""
+
     def abort(self, why: str) -> None:
         """Cut both ends."""
 
@@ -163,14 +166,21 @@ class Tunnel:
         self.clocks = Clocks()
         self.reason = ""
 
-    def start(self, early: bytes, unread: bytes) -> None:
-        """Take both ports over; *early* came from the client before, *unread* from the backend."""
+    def start(self, early: bytes, unread: bytes, greeting: bytes) -> None:
+        """Take both ports over; *early* came from the client before, *unread* from the backend,
+        and *greeting* too, but it is past the codec."""
         self._backend.attach(from_backend := _FromBackend(self))
         self._client.attach(from_client := _FromClient(self))
+        if greeting and not self._client.write(greeting):
+            self._client_full = True
+            self._client.pause()
+            self._backend.pause()
         if early:
             from_client.on_data(early)
         if unread:
             from_backend.on_data(unread)
+        if self._codec.end is not None:
+            self._end(self._codec.end)
 
     # -- what is known of it ---------------------------------------------------------------------
 
@@ -212,10 +222,42 @@ class Tunnel:
 
     def _stop_backend_input(self) -> None:
         self._backend_stopped = True
-        self._backend.write_eof()
+        last_words = self._codec.end_of_input
+        if last_words is None:
+            self._backend.write_eof()
+        else:
+            self._backend.write(last_words)
+
+    def _abandon_backend(self) -> None:
+        """Nobody wants its output."""
+        if self._codec.loss:
+            self._backend.write(self._codec.loss)
+
+    def _client_lost(self, why: str) -> None:
+        self._ending = True
+        self.reason = f"client_lost:{why}"
+        if why and self._codec.passes_reset and not self._codec.loss:
+            self._backend.abort(why)
+        else:
+            self._abandon_backend()
+            self._backend.close(self.times.close)
+
+    def _backend_lost(self, why: str) -> None:
+        reason = f"backend_lost:{why}"
+        if why and self._codec.passes_reset:
+            self._ending = True
+            self.reason = reason
+            self._client.abort(why)
+        else:
+            self.close(CLOSE_INTERNAL, reason)
 
     def _end(self, end: End) -> None:
         """The codec is done: the backend gets its EOF, the client a time to answer its Close."""
+        if end.one_way:
+            self._codec.end = None
+            self._client.write_eof()
+            self._half_closed(end.reason)
+            return
         if not self._ending:
             self._ending = self._backend_stopped = True
             self.reason = end.reason
@@ -272,12 +314,18 @@ class Tunnel:
 
     def close(self, code: int, reason: str) -> None:
         if not self._ending:
+            self._abandon_backend()
             self._say(self._codec.close(code, reason), b"")
 
     def finish(self) -> None:
         if not self._ending and not self._stopping:
             self._stopping = True
             self._stop_backend_input()
+
+    def look(self) -> None:
+        # A port that is paused hears nothing, and a backend may be full for ever.
+        if self._backend_full and getattr(self._client, "peer", None) is Peer.LOST:
+            self._client.abort("connection lost")
 
     def abort(self, why: str) -> None:
         if not self._ending:
@@ -330,9 +378,7 @@ class _FromClient:
         tunnel = self._tunnel
         tunnel._client_open = False
         if not tunnel._ending:
-            tunnel._ending = True
-            tunnel.reason = f"client_lost:{why}"
-            tunnel._backend.close(tunnel.times.close)
+            tunnel._client_lost(why)
         tunnel._over_if_closed()
 
 
@@ -374,7 +420,7 @@ class _FromBackend:
         tunnel = self._tunnel
         tunnel._backend_open = False
         if not tunnel._ending:
-            tunnel.close(CLOSE_INTERNAL, f"backend_lost:{why}")
+            tunnel._backend_lost(why)
         tunnel._over_if_closed()
 
 
@@ -386,15 +432,17 @@ def start_tunnel(
     on_close: OnTunnelClose,
     early: bytes = b"",
     unread: bytes = b"",
+    greeting: bytes = b"",
     judge: Judge | None = None,
 ) -> TunnelHandle:
     """Start relaying; the one place that decides which machinery does it.
 
-    *early* came from the client behind its request, *unread* from the backend behind its head.
-    *on_close* is called once, when both ports are closed.
+    *early* came from the client behind its request, *unread* from the backend behind its head,
+    both for *codec*; before all else *greeting* goes to the client as it is.  *on_close* is called
+    once, when both ports are closed.
     """
     tunnel = Tunnel(client, backend, codec, times, on_close, judge)
-    tunnel.start(early, unread)
+    tunnel.start(early, unread, greeting)
     return tunnel
 
 

@@ -46,7 +46,7 @@ class RawHead(NamedTuple):
     fields: list[Pair]
 
 
-def find_end(data: bytes, searched: int = 0) -> int:
+def find_end(data: bytes | bytearray, searched: int = 0) -> int:
     """The size of the head that *data* begins with, its blank line included; -1: unfinished.
 
     The first *searched* bytes are known to hold no end.

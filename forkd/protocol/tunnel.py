@@ -20,6 +20,8 @@ class End(NamedTuple):
     """WebSocket close code sent, 0 where there is none."""
     await_peer: bool = False
     """Whether the client still owes its Close frame (RFC 6455 section 7.1.1)."""
+    one_way: bool = False
+    """Only what comes from the backend is over; the codec goes on."""
 
 
 class TunnelCodec(Protocol):
@@ -32,6 +34,17 @@ class TunnelCodec(Protocol):
     """Whether the client has said its last word (a Close frame): nothing more need be awaited."""
     pongs: int
     """Pong frames seen."""
+
+    passes_reset: bool
+    """Whether a reset of one end is a reset of the other: no end has another way to hear of it."""
+
+    @property
+    def end_of_input(self) -> bytes | None:
+        """What tells the backend that nothing more will come; None: only the end of its stream."""
+
+    @property
+    def loss(self) -> bytes:
+        """What tells the backend that nobody wants its output; b"" where the protocol has none."""
 
     @property
     def messages(self) -> tuple[int, int]:
@@ -58,6 +71,10 @@ class TunnelCodec(Protocol):
 
 class BlindCodec:
     """Passes everything on untouched: the program behind speaks for itself."""
+
+    passes_reset = True
+    end_of_input = None
+    loss = b""
 
     def __init__(self) -> None:
         self.end: End | None = None

@@ -61,6 +61,10 @@ class WebSocketCodec:
     from the backend is cut between characters.
     """
 
+    passes_reset = False  # a client is told by a Close frame
+    end_of_input = None
+    loss = b""
+
     __slots__ = (
         "_decoder",
         "_from_backend_kept",

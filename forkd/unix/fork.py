@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from . import signals
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,12 @@ def share_heap() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def adopt_orphans() -> None:
+    """From now on this process is the parent of its descendants whose own parent has ended."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def die_with_parent(parent: int, number: int) -> None:

@@ -20,6 +20,7 @@ OnExit = Callable[[int], None]
 class _Child:
     on_exit: OnExit
     leads_group: bool
+    on_dead: Callable[[], None] | None
 
 
 class Reaper:
@@ -28,9 +29,20 @@ class Reaper:
     def __init__(self) -> None:
         self._children: dict[int, _Child] = {}
 
-    def add(self, pid: int, on_exit: OnExit, *, leads_group: bool = False) -> None:
-        """Call *on_exit* once, when *pid* has ended; its own group goes with it if it leads one."""
-        self._children[pid] = _Child(on_exit, leads_group)
+    def add(
+        self,
+        pid: int,
+        on_exit: OnExit,
+        *,
+        leads_group: bool = False,
+        on_dead: Callable[[], None] | None = None,
+    ) -> None:
+        """Call *on_exit* once, when *pid* has ended; its own group goes with it if it leads one.
+
+        *on_dead* is called before it is reaped: until then its number, and that of the session it
+        leads, cannot belong to anybody else.
+        """
+        self._children[pid] = _Child(on_exit, leads_group, on_dead)
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._children
@@ -41,6 +53,8 @@ class Reaper:
             child = self._children.pop(pid, None)
             if child is not None and child.leads_group:
                 kill_group(pid, signal.SIGKILL)
+            if child is not None and child.on_dead is not None:
+                child.on_dead()
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if child is not None:
                 child.on_exit(status)

@@ -28,15 +28,18 @@ from ..config.model import AccessLogSettings, Config, ListenerSpec
 from ..errors import ClientGone
 from ..gateway.balance import Balancer
 from ..gateway.dispatch import handle
+from ..gateway.pool import Pool
 from ..http.connection import Service
 from ..http.exchange import Exchange
 from ..http.negotiate import serve_connection
 from ..message import ConnInfo
 from ..metrics import Column, responses
 from ..net.port import FdPort
+from ..net.resolve import Resolver
 from ..scoreboard import WorkerState
 from .accept import Acceptor, may_accept
-from .orphan import end_backends
+from .orphan import GRACE, are_backends_left, end_backends, kill_backends
+from .programs import ProgramSet
 from .tunnels import TunnelSet
 
 log = logging.getLogger(__name__)
@@ -63,7 +66,10 @@ class Worker:
         self.board = start.board
         self.row = start.board.mine
         self.tunnels = TunnelSet(self.row)
+        self.programs = ProgramSet(start.board)
         self.balancer = Balancer(start.board)
+        self.pool = Pool()
+        self.resolver = Resolver()
         self._logs = start.logs
         self._access_logs = AccessLogs(start.logs)
         self._service = Service(start.config, self._log_request)
@@ -75,7 +81,7 @@ class Worker:
         self._leaving = Event()
         self._over = Event()
         self._swept = 0.0
-        self._is_orphan = False
+        self._orphaned_at = 0.0
         self._watchers: list[Any] = []  # a watcher that nobody holds stops
         self._acceptors = [
             Acceptor(sock, self._accepted_by(spec), self._is_my_turn, self._has_room)
@@ -90,8 +96,9 @@ class Worker:
         self._channel.send(READY)
         self._leaving.wait()
         self._await_empty()
-        if self._is_orphan:
-            end_backends(self.board, now=True)
+        if self._orphaned_at:
+            self._await_backends()
+            self.programs.kill()
         self._access_logs.flush()
         log.info("%s: done", self._name)
         return 0
@@ -174,6 +181,10 @@ class Worker:
             for acceptor in self._acceptors:
                 acceptor.room()
 
+    def raw_stderr(self, name: str) -> int:
+        """The descriptor of the breakage log *name*."""
+        return self._logs.fd(name)
+
     def _say_if_enabled(self) -> None:
         """Once a second: at the limit, every connection that ends makes room for one that waits."""
         if self._is_full and self.connections < self._limit:
@@ -245,6 +256,7 @@ class Worker:
         self._service.draining = True
         for acceptor in self._acceptors:
             acceptor.close()
+        self.pool.close()
         self._leaving.set()
 
     def finish(self) -> None:
@@ -252,6 +264,7 @@ class Worker:
         self.drain()
         self._service.close_idle()
         self.tunnels.finish()  # a second time is nothing
+        self.programs.finish()
         patience = self.config.server.features.graceful_shutdown_timeout - LAST_WORDS
         self._start_watcher(get_hub().loop.timer(max(patience, 0.0)), self.tunnels.close)
 
@@ -263,20 +276,28 @@ class Worker:
         self._over.set()
         self.row[Column.STATE] = WorkerState.STOPPING
         self.tunnels.close()
+        self.programs.terminate()
         gevent.killall(list(self._greenlets), exception=_Stopped, block=False)
 
     def _orphaned(self) -> None:
         """The master is dead: nobody else ends the backends now (decisions 3)."""
         log.error("%s: the master is gone", self._name)
-        self._is_orphan = True
         self._channel_watcher.stop()  # at its end for ever
-        end_backends(self.board, now=False)
+        self._orphaned_at = time.monotonic()
+        end_backends(self.board)
         self.stop()
+
+    def _await_backends(self) -> None:
+        """They may have programs of their own to end: the bridges have."""
+        deadline = self._orphaned_at + GRACE
+        while are_backends_left(self.board) and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        kill_backends(self.board)
 
     # -- the end ---------------------------------------------------------------------------------
 
     def _await_empty(self) -> None:
-        while self.connections and not self._over.wait(0.05):
+        while (self.connections or self.programs) and not self._over.wait(0.05):
             pass
         deadline = time.monotonic() + (FLUSH_TIME if self._over.is_set() else LINGER_TIME)
         while FdPort.open_ports and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -13,10 +14,14 @@ from forkd.config.diagnostics import ConfigRefused
 from forkd.config.directives import DIRECTIVES, MODULES, Scope
 from forkd.config.load import load
 from forkd.config.model import (
+    CgiLimits,
+    CgiSettings,
     Config,
     GatewayServer,
     ListenerSpec,
     MimeTypes,
+    ProxyHeader,
+    ProxySettings,
     RequestConfig,
     ServerSettings,
 )
@@ -50,6 +55,10 @@ LISTENER_FIELDS = {field.name for field in fields(ListenerSpec)} | {
 }
 
 
+WHOLE_RECORDS = ("cgi.limits", "proxy.header")
+"""Directives that replace a record, where others set fields of one."""
+
+
 def field_exists(path: str) -> bool:
     head, _, rest = path.partition(".")
     if head == "listener":
@@ -63,7 +72,7 @@ def field_exists(path: str) -> bool:
         if not is_dataclass(record) or not hasattr(record, name):
             return False
         record = getattr(record, name)
-    return is_dataclass(record) == path.endswith(".*")
+    return is_dataclass(record) == (path.endswith(".*") or path in WHOLE_RECORDS)
 
 
 @pytest.mark.parametrize("name", [name for name, row in DIRECTIVES.items() if row.field])
@@ -129,6 +138,67 @@ def test_no_live_directive_is_ignored(name: str) -> None:
         ('wstunnel.frame-type = "text"', "wstunnel.binary", False),
         ('wstunnel.origins = ("http://a")', "wstunnel.origins", ("http://a",)),
         ("wstunnel.max-message-size = 70000", "wstunnel.max_message_size", 70000),
+        (
+            'cgi.assign = (".PL" => "/usr/bin/perl", "" => "")',
+            "cgi.assign",
+            ((".PL", "/usr/bin/perl"), ("", "")),
+        ),
+        ("cgi.execute-x-only = 1", "cgi.execute_x_only", True),
+        ("cgi.x-sendfile = 1", "cgi.x_sendfile", True),
+        ('cgi.x-sendfile-docroot = ("/a/./b")', "cgi.x_sendfile_docroot", ("/a/b/",)),
+        ("cgi.local-redir = 1", "cgi.local_redir", True),
+        ('cgi.upgrade = "enable"', "cgi.upgrade", True),
+        ("", "cgi", CgiSettings()),
+        (
+            """cgi.limits = (
+                "Read-Timeout" => 3, "write-timeout" => "4", "tcp-fin-propagate" => "sigusr1",
+                "grace-timeout" => 0, "max-processes" => 6,
+            )""",
+            "cgi.limits",
+            CgiLimits(3, 4, signal.SIGUSR1, 0, 6),
+        ),
+        ('cgi.limits = ("tcp-fin-propagate" => "INT")', "cgi.limits.tcp_fin_propagate", 2),
+        ('cgi.limits = ("tcp-fin-propagate" => "9")', "cgi.limits.tcp_fin_propagate", 9),
+        ('scgi.protocol = "uwsgi"', "scgi_protocol", "uwsgi"),
+        ("", "proxy", ProxySettings()),
+        ("proxy.replace-http-host = 1", "proxy.replace_http_host", True),
+        (
+            'proxy.forwarded = ("for" => 1, "remote_user" => "enable", "by" => "disable")',
+            "proxy.forwarded",
+            frozenset({"for", "remote_user"}),
+        ),
+        (
+            """proxy.header = (
+                "upgrade" => "enable", "connect" => 1, "force-http10" => "true",
+                "https-remap" => "1", "map-host-request" => ("-" => "a"),
+                "map-host-response" => ("a" => "-"), "map-urlpath" => ("/x/" => "/y/"),
+                "map-urlpath-resp-host-include" => ("i"),
+                "map-urlpath-resp-host-exclude" => ("e"),
+            )""",
+            "proxy.header",
+            ProxyHeader(
+                upgrade=True,
+                connect=True,
+                force_http10=True,
+                https_remap=True,
+                map_host_request=(("-", "a"),),
+                map_host_response=(("a", "-"),),
+                map_urlpath=(("/x/", "/y/"),),
+                resp_host_include=("i",),
+                resp_host_exclude=("e",),
+            ),
+        ),
+        (
+            'server.feature-flags = ("proxy.force-http10" => "enable")',
+            "proxy.header",
+            ProxyHeader(force_http10=True),
+        ),
+        (
+            """server.feature-flags = ("proxy.force-http10" => "enable")
+               proxy.header = ("upgrade" => 1)""",
+            "proxy.header",
+            ProxyHeader(upgrade=True),
+        ),
     ],
 )
 def test_values_of_requests(line: str, field: str, value: object) -> None:
@@ -214,6 +284,17 @@ def test_parse_options(options: str, expected: ParseOptions) -> None:
         ("accesslog.syslog-level = 8", "expected a number from 0 to 7"),
         ('wstunnel.origins = ("")', "an empty string in the list"),
         ("forkd.worker-timeout = 0", "expected a number from 1 to 65535"),
+        ('cgi.assign = (".pl")', "expected key => string pairs"),
+        ('cgi.x-sendfile-docroot = ("a")', '"a" does not begin with /'),
+        ('cgi.limits = ("read-timeout" => "x")', '"read-timeout": expected a number, got "x"'),
+        ('cgi.limits = ("tcp-fin-propagate" => 65)', "expected a signal, got 65"),
+        ('scgi.protocol = "ajp"', "expected one of scgi, uwsgi"),
+        ('proxy.forwarded = ("From" => 1)', 'unknown key "From"'),
+        ('proxy.forwarded = ("for" => "yes")', '"for": expected "enable" or "disable", got "yes"'),
+        ('proxy.header = ("map-url-path" => ())', "did you mean map-urlpath?"),
+        ('proxy.header = ("upgrade" => ("x"))', '"upgrade": expected "enable" or "disable"'),
+        ('proxy.header = ("map-urlpath" => "x")', '"map-urlpath": expected key => string pairs'),
+        ('proxy.header = ("upgrade")', "expected members, as in proxy.header"),
     ],
 )
 def test_wrong_values(line: str, message: str) -> None:
@@ -240,6 +321,8 @@ def test_wrong_values(line: str, message: str) -> None:
             "url-path-dotseg-reject wins",
         ),
         ('url.redirect = ("^/a" => "/$1")', "$1 is always empty"),
+        ('cgi.limits = ("read-time" => 1)', 'unknown limit "read-time" (ignored); did you mean'),
+        ('cgi.limits = ("tcp-fin-propagate" => "TRM")', '"TRM" is no signal: taken for TERM'),
     ],
 )
 def test_doubtful_values(line: str, message: str) -> None:
@@ -323,9 +406,9 @@ BARE = 'server.document-root = "/"\n'
             ),
         ),
         (
-            'cgi.assign = ("" => "")',
+            'ssi.extension = (".shtml")',
             (
-                "2 warning: cgi.assign is ignored: it belongs to mod_cgi, which is not in"
+                "2 warning: ssi.extension is ignored: it belongs to mod_ssi, which is not in"
                 " server.modules"
             ),
         ),
@@ -390,7 +473,7 @@ def test_what_is_said_of_names(lines: str, expected: str) -> None:
         "var.unused = 1",
         'ssl.engine = "disable"',
         "server.kbytes-per-second = 0",
-        'server.modules = ("mod_cgi")\ncgi.assign = ()',
+        'server.modules = ("mod_ssi")\nssi.extension = ()',
         'server.modules = ("mod_access", "mod_access", "mod_indexfile", "mod_staticfile")',
     ],
 )

@@ -1,4 +1,4 @@
-"""forkd/config/hosts.py: ``wstunnel.server`` to routes and backends (gateway.md 1, 2, 6)."""
+"""forkd/config/hosts.py: ``<gateway>.server`` to routes and backends (gateway.md 1, 2, 6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forkd.config.diagnostics import ConfigRefused
 from forkd.config.load import load
 from forkd.config.model import BackendSpec, Config, Route
 
-HEAD = 'server.document-root = "/"\nserver.modules = ("mod_wstunnel")\n'
+HEAD = 'server.document-root = "/"\nserver.modules = ("mod_%s")\n'
 SPAWNED = '"bin-path" => "/bin/cat"'
 
 
@@ -19,25 +19,25 @@ def resolve(host: str, prefer_inet6: bool) -> str:
     raise OSError("Name or service not known")
 
 
-def loaded(servers: str, more: str = "") -> Config:
-    text = f"{HEAD}wstunnel.server = ( {servers} )\n{more}\n"
+def loaded(servers: str, more: str = "", gateway: str = "wstunnel") -> Config:
+    text = f"{HEAD % gateway}{gateway}.server = ( {servers} )\n{more}\n"
     return load("main.conf", text=text.encode("latin-1"), resolve=resolve)
 
 
-def routes(servers: str) -> tuple[Route, ...]:
-    servers_of_request = loaded(servers).base.servers
+def routes(servers: str, gateway: str = "wstunnel") -> tuple[Route, ...]:
+    servers_of_request = loaded(servers, gateway=gateway).base.servers
     assert len(servers_of_request) == 1
     return servers_of_request[0].routes
 
 
-def backend(options: str) -> BackendSpec:
-    ((only,),) = (route.backends for route in routes(f'"/ws/" => (( {options} ))'))
+def backend(options: str, gateway: str = "wstunnel") -> BackendSpec:
+    ((only,),) = (route.backends for route in routes(f'"/ws/" => (( {options} ))', gateway))
     return only
 
 
-def said(servers: str, more: str = "") -> list[str]:
+def said(servers: str, more: str = "", gateway: str = "wstunnel") -> list[str]:
     try:
-        diagnostics = loaded(servers, more).diagnostics
+        diagnostics = loaded(servers, more, gateway).diagnostics
     except ConfigRefused as refused:
         diagnostics = refused.diagnostics
     return [f"{found.line} {found.severity}: {found.text}" for found in diagnostics]
@@ -207,6 +207,104 @@ def test_doubtful_options(option: str, message: str) -> None:
     (line,) = said(f'"/ws/" => (( "host" => "::1", {option} ))')
     assert line.startswith("3 warning: wstunnel.server: ")
     assert message in line
+
+
+# What the gateways make of the options that all of them take
+
+
+@pytest.mark.parametrize(
+    ("gateway", "given", "held"),
+    [
+        ("fastcgi", "", True),
+        ("fastcgi", "disable", False),
+        ("scgi", "", True),
+        ("scgi", "disable", False),
+        ("proxy", "", False),
+        ("proxy", "enable", False),
+        ("wstunnel", "enable", False),
+    ],
+)
+def test_check_local(gateway: str, given: str, held: bool) -> None:
+    option = f', "check-local" => "{given}"' if given else ""
+    assert backend(f'"host" => "::1"{option}', gateway).check_local is held
+
+
+def test_authorizers_of_fastcgi() -> None:
+    assert backend('"host" => "::1", "mode" => "authorizer"', "fastcgi").mode == "authorizer"
+
+
+def test_authorizers_of_scgi_are_ordinary_responders() -> None:
+    servers = '"/a" => (( "host" => "::1", "mode" => "authorizer" ))'
+    (line,) = said(servers, gateway="scgi")
+    assert line.startswith('3 warning: scgi.server: "/a": "mode" => "authorizer" is not possible')
+    assert routes(servers, "scgi")[0].backends[0].mode == "responder"
+
+
+@pytest.mark.parametrize("gateway", ["proxy", "wstunnel"])
+def test_authorizers_that_cannot_be(gateway: str) -> None:
+    (line,) = said('"/a" => (( "host" => "::1", "mode" => "authorizer" ))', gateway=gateway)
+    assert f'error: {gateway}.server: "/a": "mode" => "authorizer" is not possible' in line
+
+
+@pytest.mark.parametrize(
+    ("gateway", "option", "field", "value"),
+    [
+        ("proxy", '"keep-alive" => 8', "keep_alive", 8),
+        ("proxy", '"keep-alive" => "0"', "keep_alive", 0),
+        ("fastcgi", '"keep-conn" => 8', "keep_conn", 8),
+        ("fastcgi", '"keep-conn" => "enable"', "keep_conn", 1),
+        ("fastcgi", '"keep-conn" => "disable"', "keep_conn", 0),
+        ("fastcgi", '"broken-scriptfilename" => 1', "broken_scriptfilename", True),
+        ("fastcgi", '"fix-root-scriptname" => 1', "fix_root_scriptname", True),
+        ("scgi", '"docroot" => "/d"', "docroot", "/d"),
+        ("scgi", '"x-sendfile" => 1', "x_sendfile", True),
+        ("proxy", '"x-sendfile-docroot" => ("/")', "x_sendfile_docroot", ("/",)),
+    ],
+)
+def test_options_of_some_gateways(gateway: str, option: str, field: str, value: object) -> None:
+    assert said(f'"/a" => (( "host" => "::1", {option} ))', gateway=gateway) == []
+    assert getattr(backend(f'"host" => "::1", {option}', gateway), field) == value
+
+
+@pytest.mark.parametrize(
+    ("gateway", "option"),
+    [
+        ("scgi", '"broken-scriptfilename" => "enable"'),
+        ("scgi", '"strip-request-uri" => "/x"'),
+        ("scgi", '"keep-conn" => 1'),
+        ("fastcgi", '"keep-alive" => 1'),
+        ("proxy", '"check-local" => "enable"'),
+        ("proxy", '"docroot" => "/d"'),
+        ("wstunnel", '"x-sendfile" => "enable"'),
+    ],
+)
+def test_options_that_mean_nothing_are_noted(gateway: str, option: str) -> None:
+    (line,) = said(f'"/a" => (( "host" => "::1", {option} ))', gateway=gateway)
+    name = option.partition(" ")[0]
+    assert line == f"3 note: {gateway}.server: option {name} means nothing to {gateway}"
+
+
+def test_idle_options_switched_off_are_no_news() -> None:
+    servers = '"/a" => (( "host" => "::1", "check-local" => "disable" ))'
+    assert said(servers, gateway="proxy") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        ("/bin/cat", ("/bin/cat",)),
+        ("/bin/cat  'a b'", ("/bin/sh", "-c", "exec /bin/cat  'a b'")),
+    ],
+)
+def test_programs_of_scgi_go_through_the_shell_when_they_have_blanks(
+    command: str, argv: tuple[str, ...]
+) -> None:
+    assert backend(f'"bin-path" => "{command}"', "scgi").bin_path == argv
+
+
+def test_the_name_of_a_resolved_host_is_kept() -> None:
+    assert backend('"host" => "echo.example"', "proxy").host_name == "echo.example"
+    assert backend('"host" => "127.0.0.1"', "proxy").host_name == ""
 
 
 def test_every_host_is_reported() -> None:

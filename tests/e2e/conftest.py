@@ -15,3 +15,13 @@ def forkd(tmp_path: Path) -> Iterator[Forkd]:
     problems = factory.finish()
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def shared_forkd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forkd]:
+    """The same for all tests of a module together, which leave its servers as they were."""
+    factory = Forkd(tmp_path_factory.mktemp("shared"))
+    yield factory
+    problems = factory.finish()
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from vectors_loader import document
 
 MODIFIED = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
 OWN_HTTP_EXCHANGE = Path(__file__).parents[1] / "vectors" / "http_exchange.json"
+PROGRAMS = Path(__file__).parents[1] / "programs"
 ONE_WORKER = "server.max-worker = 1\n"
 
 
@@ -30,7 +32,7 @@ def http_fixture() -> dict[str, Any]:
 
 
 def build_tree(root: Path, fixture: Mapping[str, Any]) -> None:
-    """Files (a mapping, or names whose content is themselves), folders, links and fifos."""
+    """Files (a mapping, or names whose content is themselves), programs, folders, links, fifos."""
     for folder in fixture.get("folders", ()):
         (root / folder).mkdir(parents=True, exist_ok=True)
     files = fixture["files"]
@@ -41,10 +43,19 @@ def build_tree(root: Path, fixture: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode("latin-1"))
         os.utime(path, (MODIFIED, MODIFIED))
+    for name in fixture.get("programs", ()):
+        write_program(root / name, (PROGRAMS / "cgi_echo.py").read_text())
     for name, target in fixture.get("symlinks", {}).items():
         (root / name).symlink_to(target)
     for name in fixture.get("fifos", ()):
         os.mkfifo(root / name)
+
+
+def write_program(path: Path, code: str) -> None:
+    """A program in Python that the server can execute."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{sys.executable} -IS\n{code}")
+    path.chmod(0o755)
 
 
 class Sites:

@@ -9,21 +9,13 @@ from e2e.rawhttp import Response
 from e2e.sites import Sites, differences, exchange, http_fixture, sites_with
 from vectors_loader import document, load, vector_id
 
-from forkd.gateway import GATEWAYS
-
 PROFILES = document("http_exchange").get("profiles", {})
 NOT_BUILT = {"dirlist"}  # profiles of modules that forkd does not have
 
 
 def applies(vector) -> bool:
     """Whether forkd has what the vector is about."""
-    asks_cgi = " /cgi/" in vector["request"]
-    return vector["profile"] not in NOT_BUILT and ("cgi" in GATEWAYS or not asks_cgi)
-
-
-def configuration(profile: str) -> str:
-    lines = PROFILES[profile].splitlines(keepends=True)
-    return "".join(line for line in lines if "cgi" in GATEWAYS or "cgi.assign" not in line)
+    return vector["profile"] not in NOT_BUILT
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +29,7 @@ VECTORS = [vector for vector in load("http_exchange") if applies(vector)]
 
 @pytest.mark.parametrize("vector", VECTORS, ids=vector_id)
 def test_vectors_http_exchange(sites: Sites, vector) -> None:
-    server = sites.server(configuration(vector["profile"]))
+    server = sites.server(PROFILES[vector["profile"]])
     request = vector["request"]
     if "@ETAG@" in request:
         request = request.replace("@ETAG@", server.get("/12345.txt").field("ETag") or "")

@@ -333,3 +333,90 @@ def test_detach_hands_over_what_was_not_received(pair):
     theirs.sendall(b"late")
     until(lambda: heard.data)
     assert (same, unread, bytes(heard.data)) == (port, b"early", b"late")
+
+
+# -- two greenlets, interruptions, peers that leave unheard -----------------------------------
+
+
+def test_one_greenlet_receives_while_another_sends(pair):
+    port, theirs = pair
+    blocking = BlockingPort(port)
+    data = b"x" * (4 << 20)
+    sender = gevent.spawn(blocking.send, data, 5)
+    receiver = gevent.spawn(blocking.recv, 5)
+    gevent.sleep(0)
+    theirs.sendall(b"hello")
+    assert receiver.get(timeout=5) == b"hello"
+    assert not sender.dead
+    got = 0
+    theirs.setblocking(False)
+    with gevent.Timeout(5):
+        while got < len(data):
+            gevent.sleep(0)
+            got += len(read_available(theirs))
+    sender.get(timeout=5)
+
+
+def test_whoever_waits_is_interrupted_behind_what_has_come(pair):
+    port, theirs = pair
+    blocking = BlockingPort(port)
+    receiver = gevent.spawn(blocking.recv, float("inf"))
+    gevent.sleep(0)
+    error = ValueError("x")
+    blocking.interrupt(error)
+    blocking.interrupt(KeyError("the first counts"))
+    with pytest.raises(ValueError):
+        receiver.get(timeout=5)
+    theirs.sendall(b"late")
+    until(lambda: blocking.pending)
+    assert blocking.recv(1) == b"late"
+    for call in (lambda: blocking.recv(1), lambda: blocking.send(b"x", 1)):
+        with pytest.raises(ValueError):
+            call()
+
+
+def test_another_greenlet_may_close_the_port_under_a_waiting_one(pair):
+    blocking = BlockingPort(pair[0])
+    receiver = gevent.spawn(blocking.recv, 5)
+    gevent.sleep(0)
+    blocking.abort("enough")
+    with pytest.raises(ClientGone, match="enough"):
+        receiver.get(timeout=5)
+
+
+def test_an_end_that_came_before_is_told_to_the_next_listener(pair):
+    port, theirs = pair
+    first = Listener(port)
+    theirs.shutdown(socket.SHUT_WR)
+    until(lambda: first.eof)
+    second = Listener(port)
+    until(lambda: second.eof)
+    port.abort("over")
+    assert (first.eof, second.eof, second.closed) == (1, 1, ["over"])
+    third = Listener(port)
+    until(lambda: third.closed)
+    assert third.closed == ["over"]
+
+
+@pytest.mark.parametrize("how", ["half-close", "reset"])
+def test_a_peer_that_leaves_is_noticed_while_it_is_not_read(monkeypatch, how):
+    monkeypatch.setattr("forkd.net.blocking.LOOK", 0.01)
+    listener = socket.create_server(("127.0.0.1", 0))
+    theirs = socket.create_connection(listener.getsockname())
+    ours, _ = listener.accept()
+    listener.close()
+    ours.setblocking(False)
+    blocking = BlockingPort(FdPort(ours), looks=True)
+    theirs.sendall(b"x" * (HIGH_WATER + 1))
+    until(lambda: blocking.pending > HIGH_WATER)
+    assert not blocking.gone.is_set()
+    if how == "reset":
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.close()
+        until(lambda: blocking.closed_why)
+    else:
+        theirs.shutdown(socket.SHUT_WR)
+        until(blocking.gone.is_set)
+        assert blocking.closed_why is None
+    blocking.abort("test over")
+    theirs.close()

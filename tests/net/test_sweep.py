@@ -18,6 +18,7 @@ class FakeTunnel:
         self.pongs = 0
         self.said: list[object] = []
         self.takes_pings = True
+        self.looks = 0
 
     @property
     def traffic(self) -> Traffic:
@@ -33,6 +34,9 @@ class FakeTunnel:
 
     def abort(self, why: str) -> None:
         self.said.append(why)
+
+    def look(self) -> None:
+        self.looks += 1
 
     def passes(self, count: int, **grow: int) -> None:
         """*count* seconds, every counter in *grow* growing by as much in each."""
@@ -142,3 +146,12 @@ def test_a_client_that_is_not_being_read_is_not_expected_to_answer():
     tunnel.takes_pings = False
     tunnel.passes(20, backend_out=1)
     assert tunnel.said == ["ping"]
+
+
+def test_a_client_that_is_not_read_is_looked_at():
+    tunnel = FakeTunnel()
+    tunnel.passes(3, backend_out=1)
+    assert tunnel.looks == 0
+    tunnel.counters["backend_queued"] = 5
+    tunnel.passes(3)
+    assert tunnel.looks == 3

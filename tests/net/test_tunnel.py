@@ -6,6 +6,7 @@ import gevent
 import pytest
 from memory_port import HIGH_WATER, MemoryPort
 
+from forkd.net.port import Peer
 from forkd.net.tunnel import Tunnel, TunnelTimes, start_tunnel
 from forkd.protocol.tunnel import BlindCodec, Buffer, End
 
@@ -15,6 +16,10 @@ TIMES = TunnelTimes(close=0.05)
 class SayingCodec:
     """Upper-cases to the backend, lower-cases to the client; ``!`` from the client is answered,
     ``.`` from it ends the tunnel, ``CLOSE`` is said to it, and it owes a ``.``."""
+
+    passes_reset = False
+    end_of_input: bytes | None = None
+    loss = b""
 
     def __init__(self) -> None:
         self.end: End | None = None
@@ -56,7 +61,7 @@ class SayingCodec:
 class Set:
     """A tunnel between two memory ports."""
 
-    def __init__(self, codec=None, judge=None, early=b"", unread=b"") -> None:
+    def __init__(self, codec=None, judge=None, early=b"", unread=b"", greeting=b"") -> None:
         self.client, self.backend = MemoryPort(), MemoryPort()
         self.over: list[str] = []
         self.tunnel = start_tunnel(
@@ -67,6 +72,7 @@ class Set:
             lambda tunnel: self.over.append(tunnel.reason),
             early=early,
             unread=unread,
+            greeting=greeting,
             judge=judge,
         )
 
@@ -278,3 +284,111 @@ def test_an_end_in_the_early_bytes():
 def test_an_idle_tunnel_holds_no_greenlet_and_no_dict():
     s = Set()
     assert isinstance(s.tunnel, Tunnel) and not hasattr(s.tunnel, "__dict__")
+
+
+# -- resets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["client", "backend"])
+def test_a_reset_of_a_blind_tunnel_is_passed_on(end):
+    s = Set(BlindCodec())
+    one, other = (s.client, s.backend) if end == "client" else (s.backend, s.client)
+    one.abort("Connection reset by peer")
+    assert other.closed == "Connection reset by peer"
+    assert s.over == [f"{end}_lost:Connection reset by peer"]
+
+
+def test_a_client_that_is_lost_is_told_to_the_backend_where_there_are_words_for_it():
+    codec = BlindCodec()
+    codec.loss = b"ABORT"
+    s = Set(codec)
+    s.client.abort("reset")
+    assert s.backend.take() == b"ABORT" and s.backend.closing and s.backend.closed is None
+
+
+def test_a_greeting_comes_before_all_else():
+    client, backend = MemoryPort(), MemoryPort()
+    start_tunnel(
+        client, backend, SayingCodec(), TIMES, lambda tunnel: None, unread=b"B", greeting=b"A"
+    )
+    assert client.take() == b"Ab"
+
+
+def test_a_long_greeting_pauses_the_backend():
+    client, backend = MemoryPort(), MemoryPort()
+    client.blocked = True
+    greeting = b"x" * (HIGH_WATER + 1)
+    start_tunnel(client, backend, BlindCodec(), TIMES, lambda tunnel: None, greeting=greeting)
+    assert backend.paused and client.paused
+    client.unblock()
+    assert not backend.paused and len(client.take()) == HIGH_WATER + 1
+
+
+class FramingCodec(BlindCodec):
+    """Tells its backend in the stream what others tell by the stream's end; an empty piece from the
+    backend, ``|``, is the end of its direction."""
+
+    end_of_input = b"<EOF>"
+    loss = b"<ABORT>"
+
+    def from_backend(self, data: Buffer) -> tuple[Buffer, Buffer]:
+        text, bar, _ = bytes(data).partition(b"|")
+        if bar:
+            self.end = End("backend_eof", one_way=True)
+        return text, b""
+
+
+def test_a_framed_end_of_input_leaves_the_stream_open():
+    s = Set(FramingCodec())
+    s.client.receive(b"last")
+    s.client.receive_eof()
+    assert s.backend.take() == b"last<EOF>" and not s.backend.wrote_eof
+    s.backend.receive(b"answer")
+    assert s.client.take() == b"answer" and not s.client.closing
+
+
+def test_finish_says_a_framed_end_of_input():
+    s = Set(FramingCodec())
+    s.tunnel.finish()
+    assert s.backend.take() == b"<EOF>" and not s.backend.wrote_eof
+
+
+def test_a_framed_end_of_the_backends_direction():
+    s = Set(FramingCodec())
+    s.backend.receive(b"bye|")
+    assert s.client.take() == b"bye" and s.client.wrote_eof
+    s.client.receive(b"more")
+    assert s.backend.take() == b"more" and not s.backend.closing
+    s.client.receive_eof()
+    assert s.backend.take() == b"<EOF>" and s.backend.closing
+    s.both_leave()
+    assert s.over == ["backend_eof"]
+
+
+def test_the_backend_is_told_that_nobody_listens():
+    s = Set(FramingCodec())
+    s.client.abort("Connection reset by peer")
+    assert s.backend.take() == b"<ABORT>" and s.backend.closing
+    s = Set(FramingCodec())
+    s.tunnel.close(1001, "idle")
+    assert s.backend.take() == b"<ABORT>" and s.backend.closing
+
+
+def test_a_codec_that_is_over_before_it_begins():
+    codec = FramingCodec()
+    codec.end = End("backend_eof")
+    s = Set(codec, early=b"early", greeting=b"hello")
+    assert s.client.take() == b"hello" and s.client.closing and s.backend.closing
+    s.both_leave()
+    assert s.over == ["backend_eof"]
+
+
+def test_a_client_that_is_lost_while_it_is_not_read():
+    s = Set(BlindCodec())
+    s.client.peer = Peer.LOST
+    s.tunnel.look()
+    assert s.client.closed is None  # it will be heard of
+    s.backend.blocked = True
+    s.client.receive(b"x" * (HIGH_WATER + 1))
+    s.tunnel.look()
+    assert s.client.closed == s.backend.closed == "connection lost"

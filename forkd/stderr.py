@@ -1,4 +1,4 @@
-"""What a backend says on standard error: whole lines for the log, the last ones for ``status``."""
+"""What a program says on standard error: whole lines for the log, the last ones for ``status``."""
 
 from __future__ import annotations
 
