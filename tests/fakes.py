@@ -16,7 +16,7 @@ from forkd.address import Address
 from forkd.config.model import RequestConfig, ServerSettings
 from forkd.config.substitution import Rule, RuleSet
 from forkd.errors import ClientGone
-from forkd.http.exchange import Upgraded
+from forkd.http.exchange import NO_FIELDS, Upgraded
 from forkd.message import ConnInfo, Fields, Head, Request
 from forkd.uri import ParseOptions, decode_path, normalise_target
 
@@ -155,7 +155,7 @@ class FakeExchange:
         if len(data) < length:
             raise EOFError("file is shorter than it was")
 
-    def finish(self) -> None:
+    def finish(self, trailers: Fields = NO_FIELDS) -> None:
         assert self.started and not self.is_finished
         self.is_finished = True
 

@@ -17,12 +17,12 @@ ROOT = Path(forkd.__file__).parent
 LEVELS = {
     "__init__": 0, "errors": 0, "message": 0, "address": 0, "uri": 0,
     "protocol": 1, "config": 1, "scoreboard": 1, "metrics": 1, "control": 1, "channel": 1,
-    "certs": 1, "unix": 1, "log": 1, "logfile": 1, "accesslog": 1, "paths": 1,
+    "certs": 1, "unix": 1, "log": 1, "logfile": 1, "accesslog": 1, "paths": 1, "stderr": 1,
     "net": 2,
     "http": 3,
     "hooks": 4,
     "gateway": 5,
-    "worker": 6, "master": 6,
+    "worker": 6, "master": 6, "bridge": 6,
     "server": 7, "service": 7, "preflight": 7,
     "actions": 8,
     "cli": 9,
@@ -47,14 +47,13 @@ BARRED = {
     "unix": {"config", "protocol"},
     "hooks": {"net", "http", "protocol", "unix", "log", "scoreboard", "channel"},
     "master": {"net", "http", "hooks", "gateway", "protocol"},
-    "gateway": {"unix"},
     "actions": {"master", "worker"},
     "cli": {"master", "worker"},
 }
 
 # Other people's packages, and who may import them.
 FOREIGN = {
-    "gevent": {"net", "http", "gateway", "worker", "server"},
+    "gevent": {"net", "http", "gateway", "worker", "server", "bridge"},
     "h11": {"http", "protocol/http1", "server"},
     # Both do no I/O: h2 belongs with the codecs, whose table of errors its own would contradict.
     "h2": {"protocol/http2"},

@@ -33,7 +33,7 @@ class Bridge:
     ) -> None:
         """At most *limit* connections at a time; *binary*: see ``Service``."""
         self._protocol = protocol
-        self._runs = Runs(self._step)
+        self._runs = Runs()
         self._hangups = Hangups()
         self._service = Service(self._runs, self._hangups, limit, binary)
         self._connections: set[Connection] = set()
@@ -49,8 +49,8 @@ class Bridge:
             self._watchers.append(watcher)
         self._acceptor.start()
         self._over.wait()
-        for watcher in self._watchers:
-            watcher.close()
+        for number in SIGNALS:  # nothing is left to be told to end
+            signal.signal(number, signal.SIG_IGN)
         self._hangups.close()
 
     def stop(self) -> None:
@@ -65,16 +65,18 @@ class Bridge:
         self._step()
 
     def _force(self) -> None:
+        for connection in list(self._connections):
+            connection.client.abort("ended by force")  # a response cut must not look whole
         self._runs.terminate()
         timer = get_hub().loop.timer(2 * HASTE)
         timer.start(self._over.set, update=True)
         self._watchers.append(timer)
 
-    # -- connections and programs -----------------------------------------------------------------
+    # -- connections ------------------------------------------------------------------------------
 
     def _count(self) -> int:
-        """Connections, and programs that have outlived theirs."""
-        return max(len(self._connections), len(self._runs))
+        """Connections, those included that are closed and whose programs go on."""
+        return len(self._connections)
 
     def _accepted(self, sock: socket.socket) -> None:
         self._connections.add(self._protocol(sock, self._service, self._closed))
@@ -84,8 +86,7 @@ class Bridge:
         self._step()
 
     def _step(self) -> None:
-        """A connection or a program has gone."""
         if not self._acceptor.is_closed:
             self._acceptor.room()
-        elif not self._connections and not self._runs:
+        elif not self._connections:
             self._over.set()

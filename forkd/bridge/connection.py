@@ -47,7 +47,7 @@ def status_reply(error: ForkdError) -> bytes:
 
 
 class Connection(ABC):
-    """One connection.  *on_end* is called once, when it is closed."""
+    """One connection.  *on_end* is called once, when it is closed and its programs are over."""
 
     def __init__(
         self,
@@ -63,7 +63,9 @@ class Connection(ABC):
         """The client will send nothing more."""
         self._on_end = on_end
         self._fd = sock.fileno()
-        self._is_ending = False
+        self.is_ending = False
+        """Nothing more is to be read from it."""
+        self._is_closed = False
         service.hangups.watch(sock, self._hung_up)
         self.client.attach(self)
 
@@ -75,7 +77,7 @@ class Connection(ABC):
 
     @abstractmethod
     def input_ended(self) -> None:
-        """The client has sent its last byte, and may still be reading."""
+        """The client has sent its last byte.  It may still be reading, unless ``lost`` follows."""
 
     @abstractmethod
     def has_room(self) -> None:
@@ -83,7 +85,12 @@ class Connection(ABC):
 
     @abstractmethod
     def lost(self) -> None:
-        """The client is lost; called once at least when it is, and never when all was said."""
+        """The client is lost, before all was said; what it sent last may not have come yet."""
+
+    @property
+    @abstractmethod
+    def is_busy(self) -> bool:
+        """Whether a program runs."""
 
     @property
     @abstractmethod
@@ -98,14 +105,20 @@ class Connection(ABC):
 
     def end(self) -> None:
         """Close, as soon as everything that was written is sent, however long that takes."""
-        self._is_ending = True
+        self.is_ending = True
         if not self.client.queued:
             self.client.close(LINGER)
+
+    def end_if_idle(self) -> None:
+        """Call when a program is over."""
+        if self._is_closed and not self.is_busy:
+            on_end, self._on_end = self._on_end, _nothing
+            on_end(self)
 
     # -- callbacks ------------------------------------------------------------------------------
 
     def on_data(self, data: Buffer) -> None:
-        if self._is_ending:
+        if self.is_ending:
             return
         try:
             self.received(data)
@@ -118,24 +131,31 @@ class Connection(ABC):
         self.input_ended()
 
     def on_drain(self) -> None:
-        if self._is_ending:
+        if self.is_ending:
             self.client.close(LINGER)
         else:
             self.has_room()
 
     def on_close(self, why: str) -> None:
         self.service.hangups.forget(self._fd)
-        self._lose()
-        self._on_end(self)
+        self._is_closed = True
+        if not self.is_at_eof:
+            self.on_eof()
+        self.lose()
+        self.end_if_idle()
 
     def _hung_up(self) -> None:
-        if self.has_said_all:
+        # What it sent before is still to be read; its end comes behind that.
+        if not self.has_said_all:
+            self.lose()
+        elif self.is_at_eof:
             self.client.close(0)
-        else:
-            # What it sent before is still to be read.
-            self._lose()
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
         if not self.is_lost and not self.has_said_all:
             self.is_lost = True
             self.lost()
+
+
+def _nothing(_: Connection) -> None:
+    """Stands where ``on_end`` was."""

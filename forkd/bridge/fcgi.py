@@ -59,6 +59,8 @@ class FcgiConnection(Connection):
 
     def received(self, data: Buffer) -> None:
         for event in self._decoder.feed(data):
+            if self.is_ending:
+                break
             self._take(event)
 
     def _take(self, event: Event) -> None:
@@ -104,6 +106,7 @@ class FcgiConnection(Connection):
         del self._requests[request.number]
         self.release(request.number)
         self._next(request.keep_conn)
+        self.end_if_idle()
 
     def _next(self, keep_conn: bool) -> None:
         """Wait for another request, or close when there is none to come."""
@@ -123,12 +126,17 @@ class FcgiConnection(Connection):
             request.lose()
 
     @property
+    def is_busy(self) -> bool:
+        return bool(self._requests)
+
+    @property
     def has_said_all(self) -> bool:
         return not self._requests and not self.client.queued
 
     def drain(self) -> None:
         self._is_draining = True
-        self._next(keep_conn=False)
+        if not self._requests:
+            self.client.close(0)
 
 
 class FcgiRequest:
@@ -147,6 +155,7 @@ class FcgiRequest:
         if isinstance(event, Params):
             self._start(event.environment)
         elif isinstance(event, Abort):
+            self._end_input()
             self.lose()
         elif not event.data:
             self._end_input()
@@ -171,6 +180,7 @@ class FcgiRequest:
     def input_ended(self) -> None:
         """The connection brings nothing more; without STDIN's own end the request is cut."""
         if not self._input_over:
+            self._end_input()
             self.lose()
 
     def lose(self) -> None:

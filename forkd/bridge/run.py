@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 from gevent import get_hub
 
+from ..errors import NoBackend
 from ..gateway.program import Program
 from ..net.pipe_port import CLOSED, PipePort
 from ..protocol.tunnel import Buffer
-from .launch import Command, launch
+from .launch import Command, Pipes, launch
 
 GRACE = 1.0  # seconds from the loss of the client to TERM; five more to KILL
 HASTE = 0.5  # seconds from TERM to KILL when this process is about to end
@@ -43,29 +44,23 @@ class Audience(Protocol):
         """It has taken all that was written to it."""
 
     def on_over(self, status: int) -> None:
-        """It has exited with *status*, or by the signal of number minus *status*.  The last call,
-        and the only one after ``lose``."""
+        """It has exited with *status*, or by the signal of number minus *status*.  The last call;
+        after ``lose`` there is none but this and ``on_room``."""
 
 
 class Runs:
     """All runs of this process."""
 
-    def __init__(self, on_gone: Callable[[], None]) -> None:
-        """*on_gone* is called whenever one is over."""
+    def __init__(self) -> None:
         self._live: set[Run] = set()
-        self._on_gone = on_gone
         self.is_in_haste = False
         """This process has been told to end."""
-
-    def __len__(self) -> int:
-        return len(self._live)
 
     def add(self, run: Run) -> None:
         self._live.add(run)
 
     def discard(self, run: Run) -> None:
         self._live.discard(run)
-        self._on_gone()
 
     def hurry(self) -> None:
         """Whoever told us to end may not wait long: lost programs are given no more time."""
@@ -78,6 +73,7 @@ class Runs:
         """End all, now."""
         self.is_in_haste = True
         for run in list(self._live):
+            run.write_eof()
             run.lose()
 
 
@@ -98,6 +94,8 @@ class Run:
         Raises ForkdError: it has not started, and *audience* hears nothing.
         """
         pid, pipes = launch(command, environment)
+        name = os.fsdecode(command.argv[-1])
+        self._program = self._adopt(pid, name, pipes, hears_stderr)
         self.is_lost = False
         self._audience = audience
         self._runs = runs
@@ -106,15 +104,20 @@ class Run:
         self._stderr = pipes.stderr if hears_stderr else CLOSED
         self._complaints = PipePort(CLOSED, pipes.stderr, _nothing) if hears_stderr else None
         self._port = PipePort(pipes.stdin, pipes.stdout, _nothing)
-        name = os.fsdecode(command.argv[-1])
-        self._program = Program(
-            pid, name, GRACE, CLOSED if hears_stderr else pipes.stderr, self._buried
-        )
         self._program.ended.rawlink(self._exited)
         self._port.attach(self)
         if self._complaints is not None:
             self._complaints.attach(_Complaints(self))
         runs.add(self)
+
+    def _adopt(self, pid: int, name: str, pipes: Pipes, hears_stderr: bool) -> Program:
+        stderr = CLOSED if hears_stderr else pipes.stderr
+        try:
+            return Program(pid, name, GRACE, stderr, self._buried)
+        except OSError as error:  # no descriptor was left to watch it by: it is killed and reaped
+            for fd in pipes:
+                os.close(fd)
+            raise NoBackend(f"{name}: {error.strerror}") from error
 
     # -- what the audience does -------------------------------------------------------------------
 
@@ -135,19 +138,18 @@ class Run:
             port.resume()
 
     def lose(self) -> None:
-        """Its client is lost."""
+        """Nobody wants its output; ``write_eof`` when its input has ended too."""
         if not self.is_lost:
             self.is_lost = True
             self.resume()
-            self.write_eof()
             self._program.dismiss()
             if self._runs.is_in_haste:
                 self.hurry()
 
     def hurry(self) -> None:
         """TERM now, KILL soon."""
-        self._program.terminate()
         if self._timer is None and not self._is_over:
+            self._program.terminate()
             self._timer = get_hub().loop.timer(HASTE)
             self._timer.start(self.kill, update=True)
 
@@ -170,7 +172,7 @@ class Run:
         self._over_if_ended()
 
     def on_drain(self) -> None:
-        if not self.is_lost:
+        if not self._is_over:
             self._audience.on_room()
 
     def on_close(self, why: str) -> None:
@@ -203,8 +205,8 @@ class Run:
             port.abort("")
         if self._timer is not None:
             self._timer.close()
-        self._audience.on_over(program.status)
         self._runs.discard(self)
+        self._audience.on_over(program.status)
 
     def _drain_stderr(self) -> None:
         """What it said last; a descendant that holds the pipe open is not waited for."""

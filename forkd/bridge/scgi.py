@@ -49,7 +49,7 @@ class ScgiConnection(Connection):
 
     def _start(self, request: ScgiRequest) -> None:
         environment = request.environment
-        self._missing = None if b"HTTP_UPGRADE" in environment else request.content_length
+        self._missing = None if environment.get(b"HTTP_UPGRADE") else request.content_length
         try:
             command = command_of(environment, self.service.binary)
             self._run = Run(command, environment, self, self.service.runs)
@@ -76,11 +76,11 @@ class ScgiConnection(Connection):
     def input_ended(self) -> None:
         if self._run is None:
             self.end()
-        elif self._missing:
-            self._lose()  # nobody stops in the middle of a body who wants an answer
-        else:
-            self._run.write_eof()
-            self._end_if_said()
+            return
+        self._run.write_eof()
+        if self._missing:
+            self.lose()  # nobody stops in the middle of a body who wants an answer
+        self._end_if_said()
 
     # -- from the program -------------------------------------------------------------------------
 
@@ -109,6 +109,7 @@ class ScgiConnection(Connection):
         self._run = None
         self._output_over = True
         self.end()
+        self.end_if_idle()
 
     # -- the connection ---------------------------------------------------------------------------
 
@@ -119,6 +120,10 @@ class ScgiConnection(Connection):
     def lost(self) -> None:
         if self._run is not None:
             self._run.lose()
+
+    @property
+    def is_busy(self) -> bool:
+        return self._run is not None
 
     @property
     def has_said_all(self) -> bool:

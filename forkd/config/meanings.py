@@ -134,7 +134,6 @@ _FLAGS = {
     "server.http-pathinfo": ("http_pathinfo", flag),
     "http10.range": ("http10_range", flag),
     "gw.upgrade-with-request-body": ("upgrade_with_request_body", flag),
-    "cgi.tempfile-accum": ("cgi_tempfile_accum", flag),
     "proxy.force-http10": ("proxy_force_http10", flag),
 }
 _TRAILERS = "request.trailer-whitelist"
@@ -150,6 +149,7 @@ _MEANINGLESS_FLAGS = (
     "server.metrics-high-precision",
     "server.pcre_jit",
     "server.network-mptcp",
+    "cgi.tempfile-accum",
     "chunkqueue.splice",
     "auth.delay-invalid-creds",
     "auth.http-goaway-invalid-creds",

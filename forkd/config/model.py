@@ -355,7 +355,6 @@ class Features:
     http_pathinfo: bool = True
     http10_range: bool = False
     upgrade_with_request_body: bool = False
-    cgi_tempfile_accum: bool = True
     proxy_force_http10: bool = False
     trailer_whitelist: tuple[str, ...] = ()
 

@@ -16,6 +16,7 @@ import regex
 from ..errors import PatternTooSlow
 
 SEARCH_TIMEOUT = 0.25  # seconds of processor time; an ordinary search takes microseconds
+MAX_REPEAT = 65535  # PCRE's; ``regex`` writes out each of {99999999} and does not come back
 
 _FLAGS = regex.V1 | regex.ASCII  # V1: (?i) holds from where it stands, as in PCRE
 
@@ -127,6 +128,7 @@ _TOKEN = re.compile(
       | \\x\{(?P<hex>[0-9A-Fa-f]+)\}
       | \\k(?:<(?P<name>\w+)>|\{(?P<braced>\w+)\}|'(?P<quoted>\w+)')
       | \\(?P<escape>.)
+      | \{(?P<count>[0-9]+(?:,[0-9]*)?)\}
       | (?P<open>\[\^?\]?)
       | (?P<other>.)
     """,
@@ -167,6 +169,8 @@ def _piece(token: re.Match[str], in_set: bool) -> str:
             return f"(?P={value})"
         case "escape":
             return (_SET_ESCAPES if in_set else _ESCAPES).get(value, token[0])
+        case "count":
+            return _quantifier(value, token.start())
         case "open":
             return value.replace("]", r"\]")  # a first ] is itself
         case "operator":
@@ -180,3 +184,9 @@ def _character(digits: str, offset: int) -> str:
     if code > 0xFF:
         raise PatternError(r"\x{} names a character above FF, but text is bytes", offset)
     return f"\\x{code:02x}"
+
+
+def _quantifier(counts: str, offset: int) -> str:
+    if any(int(count.lstrip("0")[:6] or "0") > MAX_REPEAT for count in counts.split(",")):
+        raise PatternError("number too big in {} quantifier", offset)
+    return f"{{{counts}}}"

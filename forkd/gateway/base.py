@@ -10,8 +10,8 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
+from math import inf
 from secrets import token_bytes
 from typing import Protocol
 
@@ -164,7 +164,7 @@ def _offered(request: Request, mode: Upgrade) -> Request:
         return upgrade_request(request, b64encode(token_bytes(16)).decode("ascii"))
     if mode is Upgrade.ALLOWED or "upgrade" not in request.fields:
         return request
-    return replace(request, fields=request.fields.without("upgrade"))
+    return request.with_fields(request.fields.without("upgrade"))
 
 
 def _check_connect(offered: Request, head: Head | LocalRedirect) -> None:
@@ -300,6 +300,10 @@ class SocketConversation:
     """
 
     needs_length = True
+    kept_seconds = inf
+    """How long a connection may wait for another request."""
+    is_exclusive = False
+    """Whether a proc may serve so few connections that an idle one keeps others waiting."""
 
     def __init__(
         self, exchange: Exchange, server: GatewayServer, route: Route, worker: WorkerContext
@@ -310,15 +314,24 @@ class SocketConversation:
         self.worker = worker
         self.authorizes = bool(route.backends) and route.backends[0].mode == "authorizer"
         self._judge: Judge | None = None
+        self._is_half_closed = False
 
     def kept_connections(self, spec: BackendSpec) -> int:
         """How many connections to one proc of *spec* may wait for another request."""
         return 0
 
+    def _kept(self, proc: Proc) -> Port | None:
+        return self.worker.pool.take(proc)
+
+    def _none_kept(self, proc: Proc) -> Port | None:
+        if self.is_exclusive:
+            self.worker.pool.spare(proc)
+        return None
+
     def connect(self, fresh: bool = False) -> Backend:
         request = self.exchange.request
         keeps = any(map(self.kept_connections, self.route.backends))
-        kept = self.worker.pool.take if keeps and not fresh and may_use_kept(request) else None
+        kept = self._kept if keeps and not fresh and may_use_kept(request) else self._none_kept
         backend = connect_any(self.server, self.route, request, self.worker, kept=kept)
         self._judge = judge_of(backend, self.worker)
         return backend
@@ -328,6 +341,7 @@ class SocketConversation:
         return Terms.of(backend.proc.backend)
 
     def half_close(self, backend: Backend) -> None:
+        self._is_half_closed = True
         backend.port.write_eof()
 
     def ended_well(self, backend: Backend) -> bool:
@@ -342,9 +356,10 @@ class SocketConversation:
 
     def done(self, backend: Backend, reusable: bool) -> None:
         assert backend.proc is not None
-        limit = self.kept_connections(backend.proc.backend) if reusable else 0
+        is_open = reusable and not self._is_half_closed
+        limit = self.kept_connections(backend.proc.backend) if is_open else 0
         if limit:
-            self.worker.pool.keep(backend.proc, backend.port, limit)
+            self.worker.pool.keep(backend.proc, backend.port, limit, self.kept_seconds)
         else:
             backend.port.close()
         release(backend)
@@ -383,7 +398,7 @@ def open_tunnel(
     *greeting* is the first that the client is sent; *unread* came from the backend for *codec*.
     """
     client, early, log_access = exchange.upgrade(head)
-    record = _Record(exchange.request, backend, worker, log_access)
+    record = _Record(exchange.request, backend, worker, log_access, len(early))
     log.info("tunnel %d: open, %s", record.number, record.name)
     tunnel = start_tunnel(
         client,
@@ -404,7 +419,16 @@ class _Record:
     """Called when its tunnel is over: lease, counters, the line in the error log, the access
     line."""
 
-    __slots__ = ("_backend", "_log_access", "_started", "_worker", "is_over", "name", "number")
+    __slots__ = (
+        "_early",
+        "_lease",
+        "_log_access",
+        "_started",
+        "_worker",
+        "is_over",
+        "name",
+        "number",
+    )
 
     def __init__(
         self,
@@ -412,20 +436,25 @@ class _Record:
         backend: Backend,
         worker: WorkerContext,
         log_access: Callable[[int, int], None],
+        early: int,
     ) -> None:
+        """*early*: bytes that the client had sent before its port was the tunnel's."""
         self.name = f"{request.remote} {request.path} to {backend.name}"
         self.number = worker.tunnels.number()
         self.is_over = False
-        self._backend = backend
+        self._lease = backend.lease
         self._worker = worker
         self._log_access = log_access
+        self._early = early
         self._started = time.monotonic()
 
     def __call__(self, tunnel: TunnelHandle) -> None:
         self.is_over = True
-        release(self._backend)
+        if self._lease is not None:
+            self._lease.release()
         self._worker.tunnels.discard(tunnel)
         traffic = tunnel.traffic
+        client_in = self._early + traffic.client_in
         from_client, from_backend = tunnel.messages
         row = self._worker.board.mine
         row.add(Column.MESSAGES_FROM_CLIENT, from_client)
@@ -437,9 +466,9 @@ class _Record:
             self.name,
             tunnel.reason,
             time.monotonic() - self._started,
-            traffic.client_in,
+            client_in,
             from_client,
             traffic.backend_in,
             from_backend,
         )
-        self._log_access(traffic.client_in, traffic.client_out)
+        self._log_access(client_in, traffic.client_out)

@@ -7,26 +7,23 @@ response, later what the client gets: over two pipes, so that each direction can
 from __future__ import annotations
 
 import os
-from typing import Any
-
-from gevent import get_hub
-from gevent.event import Event
+from functools import partial
 
 from ..config.model import CgiSettings
 from ..errors import BackendTimeout, ForkdError, NoBackend
 from ..http.exchange import Exchange
 from ..message import Pair, Request, os_path
-from ..net.pipe_port import CLOSED, PipePort
 from ..protocol.cgi import CgiParser
 from ..protocol.conversation import RequestEncoder, ResponseParser
 from ..protocol.environment import encoded
 from ..protocol.scgi import RawEncoder
-from ..protocol.tunnel import BlindCodec, TunnelCodec
+from ..protocol.tunnel import BlindCodec, Buffer, TunnelCodec
 from ..unix.spawn import spawn_cgi
 from .base import WorkerContext, serve
 from .conversation import Backend, Conversation, Terms
 from .environ import Dialect, environ_for
 from .program import Program
+from .run import Descriptors, Run
 
 VERDICT_TIME = 0.1  # seconds from the end of its output in which a program that dies has died
 _INHERITED = (b"LD_PRELOAD", b"LD_LIBRARY_PATH")  # without them it might not find its libraries
@@ -67,100 +64,66 @@ class Cgi(Conversation):
     def __init__(self, exchange: Exchange, interpreter: str, worker: WorkerContext) -> None:
         assert exchange.request.physical is not None
         self._path = exchange.request.physical[1]
+        self._name = f"cgi {self._path}"
         self._exchange = exchange
         self._interpreter = interpreter
         self._settings = exchange.settings.cgi
         self._worker = worker
-        self._program: Program | None = None
-        self._vigil: _Vigil | None = None
-        self._ends: list[int] = []
-        """The program's ends of the pipes, until it has them."""
+        self._run: Run | None = None
 
     # -- its beginning ----------------------------------------------------------------------------
 
     def connect(self, fresh: bool = False) -> Backend:
-        limit = self._settings.limits.max_processes
-        if limit and self._worker.programs.count() >= limit:
-            raise NoBackend(f"cgi {self._path}: {limit} programs run already")
+        limits = self._settings.limits
+        if limits.max_processes and self._worker.programs.count() >= limits.max_processes:
+            raise NoBackend(f"{self._name}: {limits.max_processes} programs run already")
         try:
-            port = self._open()
+            self._run = Run(self._takes_input, limits.grace_timeout)
         except OSError as error:
-            self._close_ends()
-            raise ForkdError(f"cgi {self._path}: {error.strerror}") from error
-        return Backend(port, f"cgi {self._path}")
-
-    def _open(self) -> PipePort:
-        ours, stdout = os.pipe()
-        self._ends.append(stdout)
-        os.set_blocking(ours, False)
-        try:
-            stdin, output = self._open_stdin()
-        except OSError:
-            os.close(ours)
-            raise
-        self._ends.insert(0, stdin)
-        return PipePort(output, ours, self._left)
-
-    def _open_stdin(self) -> tuple[int, int]:
-        """The program's end and ours."""
-        if not self._takes_input:
-            return os.open(os.devnull, os.O_RDONLY), CLOSED
-        theirs, ours = os.pipe()
-        os.set_blocking(ours, False)
-        return theirs, ours
+            raise ForkdError(f"{self._name}: {error.strerror}") from error
+        return Backend(self._run.port, self._name)
 
     @property
     def _takes_input(self) -> bool:
         request = self._exchange.request
-        may_upgrade = request.protocol or "upgrade" in request.fields
-        return request.content_length != 0 or (self._settings.upgrade and bool(may_upgrade))
+        may_upgrade = bool(request.protocol) or "upgrade" in request.fields
+        return request.content_length != 0 or (self._settings.upgrade and may_upgrade)
 
     def begin(
         self, request: Request, length: int | None, backend: Backend
     ) -> tuple[RequestEncoder, ResponseParser]:
-        environment = environ_for(request, self._exchange.settings, length, Dialect())
-        self._exchange.environment = tuple(environment)
-        self._start(environment)
-        self._vigil = _Vigil(self._exchange.gone, backend, self._settings.limits.grace_timeout,
-                             self.terminate)
+        exchange = self._exchange
+        environment = environ_for(request, exchange.settings, length, Dialect())
+        exchange.environment = tuple(environment)
+        run = self._start(environment)
+        exchange.gone.rawlink(run.watch)
         return RawEncoder(b""), CgiParser(
             bare_body=True,
             head_only=request.method == "HEAD",
             script=request.decoded_path if self._settings.local_redir else None,
         )
 
-    def _start(self, environment: list[Pair]) -> None:
-        programs = self._worker.programs
-        log = self._exchange.settings.breakagelog
-        heard = -1
+    def _start(self, environment: list[Pair]) -> Run:
+        assert self._run is not None
+        worker, log = self._worker, self._exchange.settings.breakagelog
         try:
-            if log:
-                stderr = os.dup(self._worker.raw_stderr(log))
-            else:
-                heard, stderr = os.pipe()
-            self._ends.append(stderr)
-            pid = self._spawn(environment)
+            program = self._run.start(
+                self._name,
+                partial(self._spawn, environment),
+                worker.raw_stderr(log) if log else None,
+                worker.programs.discard,
+            )
         except OSError as error:
-            if heard >= 0:
-                os.close(heard)
-            raise ForkdError(f"cgi {self._path}: {error.strerror}") from error
-        finally:
-            self._close_ends()
-        grace = self._settings.limits.grace_timeout
-        self._program = Program(pid, f"cgi {self._path}", grace, heard, programs.discard)
-        programs.add(self._program)
+            raise ForkdError(f"{self._name}: {error.strerror}") from error
+        worker.programs.add(program)
+        return self._run
 
-    def _spawn(self, environment: list[Pair]) -> int:
+    def _spawn(self, environment: list[Pair], descriptors: Descriptors) -> int:
         file = os.path.abspath(os_path(self._path))
         argv = [os_path(self._interpreter), file] if self._interpreter else [file]
         env = {name: os.environb[name] for name in _INHERITED if name in os.environb}
         env.update(encoded(environment))
-        stdin, stdout, stderr = self._ends
-        return spawn_cgi(argv, env, os.path.dirname(file), (stdin, stdout, stderr))
-
-    def _close_ends(self) -> None:
-        while self._ends:
-            os.close(self._ends.pop())
+        return spawn_cgi(argv, env, os.path.dirname(file), descriptors)
 
     # -- while it runs ----------------------------------------------------------------------------
 
@@ -184,68 +147,43 @@ class Cgi(Conversation):
         program = self._program
         return program is None or not program.ended.wait(VERDICT_TIME) or program.status >= 0
 
+    @property
+    def _program(self) -> Program | None:
+        return self._run.program if self._run is not None else None
+
     def terminate(self) -> None:
         """It has had its time."""
-        if self._program is not None:
-            self._program.terminate()
+        if self._run is not None:
+            self._run.terminate()
 
     def tunnel_codec(self) -> TunnelCodec:
-        self._stop_vigil()
-        return BlindCodec()
+        assert self._run is not None
+        self._forget_client()
+        return _ProgramCodec(self._run)
 
     # -- its end ----------------------------------------------------------------------------------
 
     def done(self, backend: Backend, reusable: bool) -> None:
-        self._stop_vigil()
+        self._forget_client()
         backend.port.close()
 
     def abort(self, backend: Backend, why: str) -> None:
         # Its output is read on, and dropped: a program that tidies up is not to die of it.
-        self._stop_vigil()
+        self._forget_client()
         backend.port.close(self._settings.limits.grace_timeout)
 
-    def _stop_vigil(self) -> None:
-        if self._vigil is not None:
-            self._vigil.stop()
-
-    def _left(self) -> None:
-        """Nobody hears the port any more."""
-        self._close_ends()
-        if self._program is not None:
-            self._program.dismiss()
+    def _forget_client(self) -> None:
+        if self._run is not None:
+            self._exchange.gone.unlink(self._run.watch)
 
 
-class _Vigil:
-    """A client that will send nothing more may have left, which only an answer would show: a
-    program that does not give one for *patience* seconds is told to end."""
+class _ProgramCodec(BlindCodec):
+    """Passes everything on, and has an eye on a program whose client is done."""
 
-    def __init__(self, gone: Event, backend: Backend, patience: float, on_silence: Any) -> None:
-        self._gone = gone
-        self._port = backend.port
-        self._patience = patience
-        self._on_silence = on_silence
-        self._timer: Any = None
-        gone.rawlink(self._begin)
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
 
-    def _begin(self, _: Event) -> None:
-        self._wait()
-
-    def _wait(self) -> None:
-        self._cancel()
-        self._timer = get_hub().loop.timer(self._patience)
-        self._timer.start(self._look, self._port.bytes_in, update=True)
-
-    def _look(self, received: int) -> None:
-        if self._port.bytes_in == received:
-            self._on_silence()
-        else:
-            self._wait()
-
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
-
-    def stop(self) -> None:
-        self._gone.unlink(self._begin)
-        self._cancel()
+    def client_eof(self) -> tuple[Buffer, Buffer]:
+        self._run.watch()
+        return super().client_eof()

@@ -288,7 +288,8 @@ def _is_located(exchange: Exchange, worker: WorkerContext, route: Route) -> bool
     request = exchange.request
     if route.backends and route.backends[0].mode == "responder":
         name, path_info = split_path(request.decoded_path, route.key)
-        exchange.request = replace(request, decoded_path=name, path_info=path_info)
+        if path_info:
+            exchange.request = replace(request, decoded_path=name, path_info=path_info)
     if _is_answered(exchange, worker.config, Phase.PHYSICAL):
         return True
     exchange.file_name = static.mapped(exchange.request, exchange.settings)[1]

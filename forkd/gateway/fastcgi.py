@@ -36,6 +36,10 @@ class FastCgi(ScriptConversation):
     """One request."""
 
     _parser: FastCgiParser
+    # Most applications, PHP among them, serve one connection at a time: one that idles in this
+    # worker would keep the others of all workers waiting.
+    kept_seconds = 1.0
+    is_exclusive = True
 
     def kept_connections(self, spec: BackendSpec) -> int:
         return spec.keep_conn

@@ -12,7 +12,7 @@ from gevent.event import Event as GeventEvent
 
 from ..errors import BackendBroken, BackendTimeout, ClientGone, Truncated
 from ..http.exchange import Exchange
-from ..message import Head, Request
+from ..message import Fields, Head, Request
 from ..net.blocking import BlockingPort
 from ..protocol.conversation import (
     Complete,
@@ -53,6 +53,8 @@ class Link:
         self._events: Iterator[Event] = iter(())
         self._head: Head | None = None
         self._protocol_allows_reuse = False
+        self.trailers = Fields()
+        """Known when ``pieces`` has come to its end."""
         self._client_ended = False
         self._is_let_go = False
 
@@ -132,6 +134,7 @@ class Link:
         for event in self._events:
             if isinstance(event, Complete):
                 self._protocol_allows_reuse = event.reusable
+                self.trailers = event.trailers
                 return
             if isinstance(event, bytes | bytearray | memoryview):
                 yield bytes(event)

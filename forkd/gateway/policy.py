@@ -26,6 +26,8 @@ def claims(
     for server in settings.servers:
         if server.name == "wstunnel" and not request.wants_websocket:
             continue
+        if server.name != "proxy" and request.method == "CONNECT" and not request.protocol:
+            continue  # it is no question to a program
         route = claim(server, request.decoded_path, request.decoded_path, is_approved)
         if route is not None:
             yield server, route

@@ -7,6 +7,7 @@ its end, it is of no use any more.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from gevent import get_hub
@@ -41,8 +42,16 @@ class Pool:
         idle = self._idle.get(proc)
         return idle[-1].leave() if idle else None
 
-    def keep(self, proc: Proc, port: Port, limit: int) -> None:
-        """Keep *port*, on which nothing is under way, unless *limit* are kept for *proc* already.
+    def spare(self, proc: Proc) -> None:
+        """Give up an idle connection to *proc*, which can serve only so many and is wanted for
+        another."""
+        idle = self._idle.get(proc)
+        if idle:
+            idle[0].close()
+
+    def keep(self, proc: Proc, port: Port, limit: int, seconds: float = inf) -> None:
+        """Keep *port*, on which nothing is under way, unless *limit* are kept for *proc* already;
+        at most *seconds*.
 
         Either way it is no more the caller's.
         """
@@ -50,7 +59,8 @@ class Pool:
         if self._is_closed or len(idle) >= limit:
             port.close(0)
         else:
-            idle.append(_Idle(port, self._max_idle, lambda left: self._forget(proc, left)))
+            most = min(seconds, self._max_idle)
+            idle.append(_Idle(port, most, lambda left: self._forget(proc, left)))
         if not idle:
             del self._idle[proc]
 

@@ -45,6 +45,7 @@ class Program:
 
     *name* is for the log; *stderr* the reading end of its standard error, ours from here, or -1.
     *on_end* is called once, when it has ended, was dismissed, and nothing of its group is left.
+    Raises OSError when a descriptor is lacking: it is killed then.
     """
 
     __slots__ = (
@@ -75,8 +76,12 @@ class Program:
         self._on_end = on_end
         self._signalled = False
         self._timer: Any = None
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError:
+            _kill(pid)
+            raise
         self._stderr = _Stderr(self.name, stderr) if stderr >= 0 else None
-        self._pidfd = os.pidfd_open(pid)
         self._watcher: Any = get_hub().loop.io(self._pidfd, _READ)
         self._watcher.start(self._exited)
 
@@ -135,13 +140,18 @@ class Program:
     def _bury(self) -> None:
         """Reap it; what is left of its group goes with it."""
         self._cancel()
-        kill_group(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        _kill(self.pid)
         os.close(self._pidfd)
         self._pidfd = -1
         if self._stderr is not None:
             self._stderr.close()
         self._on_end(self)
+
+
+def _kill(leader: int) -> None:
+    """KILL a group and reap its leader."""
+    kill_group(leader, signal.SIGKILL)
+    os.waitpid(leader, 0)
 
 
 class _Stderr:

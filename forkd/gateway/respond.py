@@ -42,7 +42,7 @@ def respond(exchange: Exchange, head: Head, link: Link, config: Config) -> None:
         else:
             _pass_on(exchange, link, config)
         link.done()
-        exchange.finish()
+        exchange.finish(link.trailers)
 
 
 def _respond_empty(exchange: Exchange, head: Head, link: Link) -> None:
@@ -58,7 +58,8 @@ def _respond_whole(exchange: Exchange, head: Head, link: Link, config: Config) -
         for piece in link.pieces():
             spool.append(piece)
         link.done()
-        representation.serve(exchange, head, spool, config)
+        fields = head.fields.without("Trailer").plus(*link.trailers)
+        representation.serve(exchange, replace(head, fields=fields), spool, config)
 
 
 # -- at once, however slow the client is ------------------------------------------------------

@@ -21,6 +21,8 @@ from ..config.model import AccessLogSettings, RequestConfig
 from ..message import ConnInfo, Fields, Head, Pair, Request
 from ..net.port import Port
 
+NO_FIELDS = Fields()
+
 
 class Exchange(Protocol):
     """One request.  All methods but ``abort`` are for the exchange's own greenlet; another one may
@@ -68,8 +70,9 @@ class Exchange(Protocol):
     def send_file(self, fd: int, offset: int, length: int) -> None:
         """A piece of the body from a regular file: sendfile on a plain socket."""
 
-    def finish(self) -> None:
-        """The body is complete.  A body shorter than ``Head.length`` is an ``abort``."""
+    def finish(self, trailers: Fields = NO_FIELDS) -> None:
+        """The body is complete; *trailers* go behind it where the client's protocol has a place
+        for them.  A body shorter than ``Head.length`` is an ``abort``."""
 
     def upgrade(self, head: Head) -> Upgraded:
         """Send 101 (or 200 for HTTP/2); the client's end is the caller's from here."""
@@ -235,15 +238,27 @@ class TunnelLog:
 def shrunk(entry: Entry, settings: AccessLogSettings) -> Entry:
     """*entry* without what no line of *settings* can want."""
     if not settings.filename and not settings.use_syslog or entry.request is None:
-        return replace(entry, request=None, connection=_UNKNOWN, response_fields=_NO_FIELDS)
+        return replace(
+            entry,
+            request=None,
+            connection=_UNKNOWN,
+            response_fields=NO_FIELDS,
+            file_name="",
+            environment=(),
+        )
     names = _LOGGED_FIELD.findall(settings.format)
     wanted = {"cookie" if code == "C" else name.lower() for name, code in names}
     fields = Fields(pair for pair in entry.request.fields if pair[0].lower() in wanted)
-    kept = entry.response_fields if "}o" in settings.format else _NO_FIELDS
-    return replace(entry, request=replace(entry.request, fields=fields), response_fields=kept)
+    text = settings.format
+    return replace(
+        entry,
+        request=entry.request.with_fields(fields),
+        response_fields=entry.response_fields if "}o" in text else NO_FIELDS,
+        file_name=entry.file_name if "%f" in text else "",
+        environment=entry.environment if "}e" in text or "}n" in text else (),
+    )
 
 
-_NO_FIELDS = Fields()
 _UNKNOWN = ConnInfo(Address(""), Address(""), Address(""))
 
 

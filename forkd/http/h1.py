@@ -106,6 +106,8 @@ class H1Connection:
             return False
         if exchange.keeps and exchange.discard_body():
             self._await_taken()
+            if self.received or self.port.pending:
+                self.port.give_way()
             return True
         self.port.close(LINGER)
         return False

@@ -21,7 +21,8 @@ class H1Body:
         """Bytes of body given out."""
         self.is_over = False
         self.trailers = Fields()
-        self._length = length
+        self.length = length
+        """Bytes of body in all; None for a chunked one."""
         self._fed = 0
         self._gate: ChunkGate | None = None
         if length is None:
@@ -37,17 +38,17 @@ class H1Body:
     @property
     def size(self) -> int:
         """Bytes of body as far as the framing has announced them."""
-        return self._gate.size if self._gate is not None else self._length or 0
+        return self._gate.size if self._gate is not None else self.length or 0
 
     @property
     def left(self) -> int | None:
         """Bytes still to be taken; None where only the end of a chunked body will tell."""
-        return None if self._length is None else self._length - self.taken
+        return None if self.length is None else self.length - self.taken
 
     def feed(self, data: bytes) -> bytes:
         """Take *data* up to the body's end; what is behind it is given back."""
         if self._gate is None:
-            missing = (self._length or 0) - self._fed
+            missing = (self.length or 0) - self._fed
             data, rest = data[:missing], data[missing:]
             self._fed += len(data)
         else:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ClientGone, ForkdError, PayloadTooLarge
-from ..message import Head, Pair, Request
+from ..message import Fields, Head, Pair, Request
 from ..net.blocking import BlockingPort
 from ..net.port import Port
 from .errorpage import error_response, reason
-from .exchange import ExchangeBase, Handler, Upgraded, one_line, unchanged
+from .exchange import NO_FIELDS, ExchangeBase, Handler, Upgraded, one_line, unchanged
 from .h1_body import H1Body
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHUNKED_PIECE = 16 * 1024  # bytes decoded in one turn: they may be thousands of tiny chunks
 FILE_PIECE = 16 * 1024  # bytes of a file that are cheaper copied behind the head than sent alone
 MAX_DISCARD = 256 * 1024  # bytes of a body nobody wants that are read to keep the connection
 
@@ -146,10 +147,14 @@ class H1Exchange(ExchangeBase):
             if self._wants_continue and not connection.port.pending:
                 self.inform(Head(100))
             connection.receive(self.settings.limits)
+        elif body.length is None:
+            connection.port.give_way()
         self._wants_continue = False
-        data, connection.received = connection.received, b""
+        size = CHUNKED_PIECE if body.length is None else len(connection.received)
+        data, rest = connection.received[:size], connection.received[size:]
+        connection.received = b""
         try:
-            connection.received = body.feed(data)
+            connection.received = body.feed(data) + rest
         except ForkdError:
             self._is_sound = False
             raise
@@ -273,14 +278,14 @@ class H1Exchange(ExchangeBase):
             offset += len(piece)
             length -= len(piece)
 
-    def finish(self) -> None:
+    def finish(self, trailers: Fields = NO_FIELDS) -> None:
         if self.is_over:
             return
         if self._sends_body and self._left:
             self.abort(f"response ends {self._left} bytes short")
             raise ClientGone("response cut short")
         if self._chunked:
-            self._connection.write(b"0\r\n\r\n")
+            self._connection.write(_last_chunk(trailers))
         self.is_over = True
         self._connection.flush(self.settings.limits)
 
@@ -300,6 +305,7 @@ class H1Exchange(ExchangeBase):
         connection.write(head_bytes("HTTP/1.1", head.status, fields))
         connection.flush(self.settings.limits)
         self.is_upgraded = self.is_over = True
+        self.on_head = unchanged  # it may know this exchange: garbage that waits for a collection
         log_end = self._tunnel_log(*self._bytes())
         port, early = connection.detach()
         return Upgraded(port, early, log_end)
@@ -315,6 +321,11 @@ class H1Exchange(ExchangeBase):
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _last_chunk(trailers: Fields) -> bytes:
+    lines = [f"{one_line(name)}: {one_line(value)}" for name, value in trailers]
+    return "\r\n".join(["0", *lines, "\r\n"]).encode("latin-1")
 
 
 def head_bytes(version: str, status: int, fields: list[Pair]) -> bytes:

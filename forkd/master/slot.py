@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable
@@ -239,7 +238,7 @@ class Slot:
     def _look(self) -> None:
         """Has the new process accepted?  A connection that waited is gone, or one was made."""
         assert self._listener is not None
-        waits = bool(select.select([self._listener], [], [], 0)[0])
+        waits = listen.has_waiting(self._listener)
         accepted = not waits and (self._has_waited or self._taken() > self._taken_before)
         self._has_waited = waits
         if accepted or self._loop.now() - self.started >= STARTING_TIME:

@@ -122,6 +122,8 @@ class Worker:
         """Send reopened log files."""
         try:
             socket.send_fds(self.channel, [REOPEN], fds)
+        except BrokenPipeError:
+            pass  # it has ended, and is reaped in a moment
         except OSError as error:
             log.warning("%s: keeps its old logs: %s", self, error.strerror)
 

@@ -6,7 +6,7 @@ import os
 from math import inf
 from typing import Any
 
-from gevent import get_hub, getcurrent
+from gevent import get_hub, getcurrent, sleep
 from gevent.event import Event
 from gevent.hub import Waiter
 
@@ -17,6 +17,7 @@ from .port import HIGH_WATER, Peer, Port
 LOOK = 1.0  # seconds between two looks at a peer that is not being read
 FILE_PIECE = 1 << 20  # bytes given to one sendfile: others have their turn in between
 COPY_PIECE = 64 * 1024
+_ONE_TURN = 1e-6  # seconds, for a timer: sleep(0) would come back before the loop looks at sockets
 
 
 class _Bell:
@@ -229,6 +230,10 @@ class BlockingPort:
             self.send(piece, timeout)
             offset += len(piece)
             length -= len(piece)
+
+    def give_way(self) -> None:
+        """Let the others have their turn: what is here already can be a long time's work."""
+        sleep(_ONE_TURN)
 
     def wait_gone(self, timeout: float) -> bool:
         """Until the other side has left; False after *timeout* seconds."""

@@ -27,6 +27,8 @@ def check(tunnel: TunnelHandle, elapsed: int) -> None:
     _advance(clocks, last, now, elapsed)
     if times.ping_interval:
         _ping(tunnel, clocks, now, elapsed)
+    if clocks.backend_stuck:
+        tunnel.look()
     if 0 < times.idle < clocks.idle:
         tunnel.close(CLOSE_GOING_AWAY, "idle")
     elif 0 < times.write_idle < clocks.client_stuck:
@@ -43,8 +45,12 @@ def _advance(clocks: Clocks, last: Traffic, now: Traffic, elapsed: int) -> None:
     to_client = now.client_out != last.client_out
     to_backend = now.backend_out != last.backend_out
     # In use in either direction is not idle; that it is our own pings that go out does not count.
-    clocks.idle = 0 if from_client or from_backend else clocks.idle + elapsed
-    clocks.backend_quiet = 0 if from_backend else clocks.backend_quiet + elapsed
+    # While bytes wait for the client the backend is not read: write_idle says how long they may.
+    emptying = to_backend and last.backend_queued
+    in_use = from_client or from_backend or now.client_queued or emptying
+    clocks.idle = 0 if in_use else clocks.idle + elapsed
+    is_heard = not now.client_queued  # gateway.md 11: a slow client is not the backend's silence
+    clocks.backend_quiet = clocks.backend_quiet + elapsed if is_heard and not from_backend else 0
     stuck = now.client_queued and not to_client
     clocks.client_stuck = clocks.client_stuck + elapsed if stuck else 0
     stuck = now.backend_queued and not to_backend

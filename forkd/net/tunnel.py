@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from gevent import get_hub
 
 from ..protocol.tunnel import Buffer, End, TunnelCodec
-from .port import Port
+from .port import Peer, Port
 
 CLOSE_GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 CLOSE_INTERNAL = 1011
@@ -107,6 +107,9 @@ class TunnelHandle(Protocol):
 
     def finish(self) -> None:
         """End of input to the backend now; what it still sends is delivered, then 1001."""
+
+    def look(self) -> None:
+        """End the tunnel if its client was lost while nobody could hear of it."""
 
     def abort(self, why: str) -> None:
         """Cut both ends."""
@@ -318,6 +321,11 @@ class Tunnel:
         if not self._ending and not self._stopping:
             self._stopping = True
             self._stop_backend_input()
+
+    def look(self) -> None:
+        # A port that is paused hears nothing, and a backend may be full for ever.
+        if self._backend_full and getattr(self._client, "peer", None) is Peer.LOST:
+            self._client.abort("connection lost")
 
     def abort(self, why: str) -> None:
         if not self._ending:

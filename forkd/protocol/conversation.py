@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from ..message import Head
+from ..message import Fields, Head
 from .tunnel import Buffer
 
 
@@ -33,6 +33,8 @@ class Complete(NamedTuple):
 
     reusable: bool
     """Whether the protocol lets the connection take another request."""
+    trailers: Fields = Fields()
+    """Fields that came behind the body and may be passed on."""
 
 
 Event = Head | bytes | bytearray | memoryview | Stderr | LocalRedirect | Complete

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import h11
 
 from ..errors import BackendBroken, Truncated
 from ..message import Fields, Head, Pair
 from .conversation import Complete, Event
+from .strict_chunks import FORBIDDEN_TRAILERS
 from .strict_head import find_end
 from .tunnel import Buffer
 
@@ -24,6 +26,7 @@ _LINE_END = re.compile(r"[\r\n]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r\n")
 _VERSION = b"HTTP/1."
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_FIELDS = Fields()
 
 
 class Http1Encoder:
@@ -177,7 +180,7 @@ class Http1Parser:
             if isinstance(event, h11.Data):
                 events.append(event.data)
             elif isinstance(event, h11.EndOfMessage):
-                events.append(self._complete(self._may_take_another()))
+                events.append(self._complete(self._may_take_another(), _trailers(event)))
             else:
                 break
         return events
@@ -186,9 +189,9 @@ class Http1Parser:
         states = self._h11.states
         return states == _DONE and not self._h11.trailing_data[0]
 
-    def _complete(self, reusable: bool) -> Complete:
+    def _complete(self, reusable: bool, trailers: Fields = _NO_FIELDS) -> Complete:
         self._is_over = True
-        return Complete(reusable)
+        return Complete(reusable, trailers)
 
 
 def _without_framing(items: Iterable[tuple[bytes, bytes]]) -> tuple[Fields, int | None]:
@@ -208,16 +211,29 @@ def _without_framing(items: Iterable[tuple[bytes, bytes]]) -> tuple[Fields, int 
     return Fields(pairs), None if is_chunked else length
 
 
+def _trailers(event: h11.EndOfMessage) -> Fields:
+    """Without those that cannot stand behind a body (RFC 9110 section 6.5.1)."""
+    if not event.headers:
+        return _NO_FIELDS
+    return _without_framing(event.headers.raw_items())[0].without(*FORBIDDEN_TRAILERS)
+
+
 _DONE = {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
 
 
 def _asked(method: str, may_switch: bool) -> h11.Connection:
-    """An h11 connection on which a request has gone out: as much of it as decides how its response
-    is read."""
+    """An h11 connection on which a request has gone out."""
     connection = h11.Connection(h11.CLIENT, MAX_HEAD)
-    fields = [("host", "-")]
-    if may_switch:
-        fields.append(("upgrade", "-"))
-    connection.send(h11.Request(method=method, target="/", headers=fields))
-    connection.send(h11.EndOfMessage())
+    connection.send(_request(method, may_switch))
+    connection.send(_END_OF_REQUEST)
     return connection
+
+
+@lru_cache
+def _request(method: str, may_switch: bool) -> h11.Request:
+    """As much of a request as decides how its response is read."""
+    fields = [("host", "-"), ("upgrade", "-")]
+    return h11.Request(method=method, target="/", headers=fields if may_switch else fields[:1])
+
+
+_END_OF_REQUEST = h11.EndOfMessage()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 import struct
@@ -155,6 +156,13 @@ def bind_tcp(address: Address, backlog: int, v6only: bool = True) -> socket.sock
 def defer_accept(sock: socket.socket, seconds: int) -> None:
     """Let TCP connections wait until their first bytes are there, *seconds* at most; 0: not."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+
+
+def has_waiting(sock: socket.socket) -> bool:
+    """Whether a connection waits to be accepted on the listening *sock*."""
+    poll = select.poll()  # select() knows no descriptor above 1023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def refuse_waiting(sock: socket.socket, limit: int = 256) -> int:

@@ -41,7 +41,7 @@ from ..net.resolve import Resolver
 from ..net.tls import HandshakeFailed, PlainText, secure
 from ..scoreboard import WorkerState
 from .accept import Acceptor, may_accept
-from .orphan import end_backends
+from .orphan import GRACE, are_backends_left, end_backends, kill_backends
 from .programs import ProgramSet
 from .tunnels import TunnelSet
 
@@ -87,7 +87,7 @@ class Worker:
         self._leaving = Event()
         self._over = Event()
         self._swept = 0.0
-        self._is_orphan = False
+        self._orphaned_at = 0.0
         self._watchers: list[Any] = []  # a watcher that nobody holds stops
         self._acceptors = [
             Acceptor(sock, self._accepted_by(spec), self._is_my_turn, self._has_room)
@@ -102,8 +102,8 @@ class Worker:
         self._channel.send(READY)
         self._leaving.wait()
         self._await_empty()
-        if self._is_orphan:
-            end_backends(self.board, now=True)
+        if self._orphaned_at:
+            self._await_backends()
             self.programs.kill()
         self._access_logs.flush()
         log.info("%s: done", self._name)
@@ -202,14 +202,18 @@ class Worker:
     def _connection_ended(self) -> None:
         self.row[Column.CONNECTIONS] = self.connections
         if self._is_full and self.connections < self._limit:
-            self._is_full = False
-            log.info("%s: sockets enabled again", self._name)
             for acceptor in self._acceptors:
                 acceptor.room()
 
     def raw_stderr(self, name: str) -> int:
         """The descriptor of the breakage log *name*."""
         return self._logs.fd(name)
+
+    def _say_if_enabled(self) -> None:
+        """Once a second: at the limit, every connection that ends makes room for one that waits."""
+        if self._is_full and self.connections < self._limit:
+            self._is_full = False
+            log.info("%s: sockets enabled again", self._name)
 
     def _log_request(self, settings: AccessLogSettings, entry: Entry) -> None:
         row = self.row
@@ -229,6 +233,7 @@ class Worker:
                 self._swept += elapsed
                 self.tunnels.sweep(elapsed)
             self._connection_ended()  # a tunnel may have ended
+            self._say_if_enabled()
             self._access_logs.flush()
             error_log.flush()
         except Exception:  # the pass comes again; without it the worker would be taken for stuck
@@ -301,10 +306,17 @@ class Worker:
     def _orphaned(self) -> None:
         """The master is dead: nobody else ends the backends now (decisions 3)."""
         log.error("%s: the master is gone", self._name)
-        self._is_orphan = True
         self._channel_watcher.stop()  # at its end for ever
-        end_backends(self.board, now=False)
+        self._orphaned_at = time.monotonic()
+        end_backends(self.board)
         self.stop()
+
+    def _await_backends(self) -> None:
+        """They may have programs of their own to end: the bridges have."""
+        deadline = self._orphaned_at + GRACE
+        while are_backends_left(self.board) and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        kill_backends(self.board)
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -11,23 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from servers import CannotStart, Subject, subjects, workshop
-
-Run = dict[str, Any]
-
-BASELINE = "lighttpd"
+from servers import CannotStart, Subject, tunnels, workshop
+from tables import Run, print_table
 
 
 def main() -> None:
     options = _options()
     try:
-        with workshop() as folder, subjects(folder, binary=not options.text) as servers:
+        with (
+            workshop("wsload", "echo_backend") as folder,
+            tunnels(folder, binary=not options.text) as servers,
+        ):
             Bench(folder / "wsload", servers, options).run()
     except CannotStart as error:
         sys.exit(f"bench: {error}")
@@ -48,13 +47,13 @@ class Bench:
             load += ["-n", 100_000_000, "--max-time", options.seconds]
             title = f"{size} B, {options.connections} connections, depth {options.depth}"
             rates = {"per second": "per_s", "p50 us": "p50_us", "p99 us": "p99_us"}
-            self._table(title, {"CPU us/message": "cpu_us_per_op"} | rates, self._rounds(load))
+            print_table(title, {"CPU us/message": "cpu_us_per_op"} | rates, self._rounds(load))
         if options.idle:
             load = ["idle", "-c", options.idle, "--hold", 1]
             for server in self.servers:  # what is made once is not the tunnels'
                 self._one(server, ["idle", "-c", 8, "--hold", 0.1])
             runs = self._rounds(load, 1)
-            self._table(f"{options.idle} idle tunnels", {"PSS KiB/tunnel": "pss_per_tunnel"}, runs)
+            print_table(f"{options.idle} idle tunnels", {"PSS KiB/tunnel": "pss_per_tunnel"}, runs)
 
     def _rounds(self, load: list[Any], rounds: int = 0) -> dict[str, list[Run]]:
         runs: dict[str, list[Run]] = {server.name: [] for server in self.servers}
@@ -76,28 +75,6 @@ class Bench:
             with open(self.options.json, "a") as file:
                 file.write(json.dumps(run) + "\n")
         return run
-
-    def _table(self, title: str, columns: dict[str, str], runs: dict[str, list[Run]]) -> None:
-        """Medians of *columns* (heading to key); the first also as ratio to the baseline's."""
-        first, *others = columns.values()
-        headings = [next(iter(columns)), f"x {BASELINE} (quartiles)", *list(columns)[1:]]
-        print(f"\n## {title}\n\n| | {' | '.join(headings)} |\n|---{'|---' * len(headings)}|")
-        for name, mine in runs.items():
-            cells = [f"{_median(mine, first):.2f}", _ratio(mine, runs[BASELINE], first)]
-            cells += [f"{_median(mine, key):.0f}" for key in others]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-def _median(runs: list[Run], key: str) -> float:
-    return statistics.median(float(run[key]) for run in runs)
-
-
-def _ratio(mine: list[Run], base: list[Run], key: str) -> str:
-    ratios = [run[key] / other[key] for run, other in zip(mine, base, strict=True) if other[key]]
-    if len(ratios) < 2:
-        return "".join(f"{ratio:.2f}" for ratio in ratios)
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
 def _options() -> argparse.Namespace:

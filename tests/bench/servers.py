@@ -1,4 +1,4 @@
-"""The two servers that are compared, in front of one echo program, each on a port of its own.
+"""The two servers that are compared, in front of the same programs, each on a port of its own.
 
 Everything lies in one temporary folder: programs, sockets, configurations, logs.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
-CONFIG = """
+COMMON = """
 server.document-root = "{folder}"
 server.bind = "127.0.0.1"
 server.port = {port}
@@ -28,14 +28,17 @@ server.max-fds = 20000
 server.max-connections = 8000
 server.max-keep-alive-requests = 60000
 server.max-read-idle = 600
+"""
+
+ECHO = """
 server.modules = ("mod_wstunnel")
 wstunnel.server = ("" => (("socket" => "{folder}/echo.sock")))
 wstunnel.frame-type = "{frame_type}"
 """
 
-LIGHTTPD = CONFIG + 'server.errorlog = "{folder}/lighttpd.log"\n'
+LIGHTTPD = 'server.errorlog = "{folder}/lighttpd.log"\n'
 
-FORKD = CONFIG + 'server.max-worker = 1\nserver.pid-file = "{folder}/forkd.pid"\n'
+FORKD = 'server.max-worker = 1\nserver.pid-file = "{folder}/forkd.pid"\n'
 
 
 class CannotStart(Exception):
@@ -52,34 +55,41 @@ class Subject:
 
 
 @contextmanager
-def workshop() -> Iterator[Path]:
-    """The folder, with the load generator and the echo program built in it."""
+def workshop(*programs: str) -> Iterator[Path]:
+    """A folder with *programs* (C files beside this one) built in it."""
     with tempfile.TemporaryDirectory(prefix="forkd-bench-") as name:
         folder = Path(name)
-        for program in ("wsload", "echo_backend"):
+        for program in programs:
             _compile(HERE / f"{program}.c", folder / program)
         yield folder
 
 
 @contextmanager
-def subjects(folder: Path, binary: bool) -> Iterator[list[Subject]]:
-    """lighttpd and forkd with one worker, serving; ended on the way out."""
+def tunnels(folder: Path, binary: bool) -> Iterator[list[Subject]]:
+    """Both servers as tunnels to the echo program."""
+    frame_type = "binary" if binary else "text"
+    echo = [str(folder / "echo_backend"), f"{folder}/echo.sock"]
+    with _running(echo, folder), subjects(folder, ECHO, frame_type=frame_type) as servers:
+        yield servers
+
+
+@contextmanager
+def subjects(folder: Path, config: str, **values: str) -> Iterator[list[Subject]]:
+    """lighttpd and forkd with one worker, serving *config*; ended on the way out."""
     lighttpd = shutil.which("lighttpd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if lighttpd is None:
         raise CannotStart("lighttpd is not installed")
-    frame_type = "binary" if binary else "text"
     forkd = [sys.executable, "-m", "forkd", "-D", "-f"]
     with ExitStack() as stack:
-        stack.enter_context(_running([str(folder / "echo_backend"), f"{folder}/echo.sock"], folder))
         found = []
-        for name, command, text in (
+        for name, command, own in (
             ("lighttpd", [lighttpd, "-D", "-f"], LIGHTTPD),
             ("forkd", forkd, FORKD),
         ):
             port = _free_port()
-            config = folder / f"{name}.conf"
-            config.write_text(text.format(folder=folder, port=port, frame_type=frame_type))
-            process = stack.enter_context(_running([*command, str(config)], folder))
+            file = folder / f"{name}.conf"
+            file.write_text((COMMON + own + config).format(folder=folder, port=port, **values))
+            process = stack.enter_context(_running([*command, str(file)], folder))
             _wait_for_port(name, port, process, folder)
             found.append(Subject(name, port, process.pid))
         yield found

@@ -40,6 +40,8 @@ from forkd.errors import PatternTooSlow
         (r"[\Q]\E]", "]", ("]",)),
         (r"[\]\e]+", "]\x1b", ("]\x1b",)),
         (r"a++b", "aab", ("aab",)),
+        ("a{2}b{1,}", "aabb", ("aabb",)),
+        ("a{000002}", "aaa", ("aa",)),
         (r"(?|x(a)|y(b))", "yb", ("yb", "b")),
     ],
 )
@@ -58,6 +60,9 @@ def test_search(pattern: str, text: str, groups: tuple[str, ...] | None) -> None
         (r"\Qab\E*(", 8),
         (r"\x{4141}", 0),
         ("ab[z-a]", 6),
+        ("ab{65536}", 2),
+        ("(a{2,99999999})", 2),
+        ("a{" + "9" * 5000 + "}", 1),
     ],
 )
 def test_bad_expression(pattern: str, offset: int) -> None:

@@ -40,8 +40,9 @@ def proxied(factory: pytest.TempPathFactory, config: str) -> Iterator[Proxied]:
         config = config.replace("@BACKEND@", backend.host)
         config = config.replace("@BACKEND_PORT@", str(backend.port))
         config = config.replace("@UNIX@", f'"socket" => "{path}"')
-        server = forkd.start(config)
-        yield Proxied(forkd, server, backend, unix)
-        problems = forkd.finish()
+        try:
+            yield Proxied(forkd, forkd.start(config), backend, unix)
+        finally:
+            problems = forkd.finish()
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)

@@ -328,6 +328,25 @@ def test_answer_is_passed_on_as_it_comes(front: Proxied) -> None:
             assert client.response().body == b"abcdef"
 
 
+def test_trailers(front: Proxied) -> None:
+    """They stay behind a body that is passed on as it comes, and join the head of one that waits
+    for its end."""
+    front.backend.script = answering(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T, Host\r\n\r\n"
+        b"2\r\nok\r\n0\r\nT: x\r\nHost: forged\r\n\r\n"
+    )
+    for mode in ("/1/", "/2/"):
+        answer = front.server.get(mode)
+        assert (answer.body, answer.trailers) == (b"ok", [("T", "x")])
+        assert answer.field("Trailer") == "T, Host"
+    answer = front.server.get("/0/")
+    assert (answer.body, answer.field("T"), answer.field("Trailer")) == (b"ok", "x", None)
+    assert answer.field("Host") is None
+    with front.server.connect() as client:
+        answer = client.request("GET /2/ HTTP/1.0\nHost: h\n\n")
+    assert (answer.body, answer.trailers) == (b"ok", [])
+
+
 def test_fields_of_the_answer(front: Proxied) -> None:
     front.backend.script = answering(
         b"HTTP/1.1 200 Fine\r\nServer: be\r\nDate: then\r\nStatus: 500\r\nUpgrade: h2c\r\n"
@@ -390,7 +409,7 @@ def test_short_body_never_looks_whole(front: Proxied, answer: bytes) -> None:
     assert front.server.get("/0/").status == 502
     for mode in ("/1/", "/2/"):
         with front.server.connect() as client:
-            client.send(f"GET {mode} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            client.send(f"GET {mode} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
             data = client.read_all()
         # Either it was known in time, or the body is short and the connection gone.
         assert data.startswith(b"HTTP/1.1 502") or not data.endswith(b"0\r\n\r\n")

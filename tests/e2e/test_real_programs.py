@@ -80,7 +80,7 @@ server.modules += ("mod_fastcgi")
 fastcgi.server = (".php" => ((
   "socket" => "@DIR@/kept.sock",
   "bin-path" => "@PHP@",
-  "bin-environment" => ("PHP_FCGI_CHILDREN" => "2"),
+  "bin-environment" => ("PHP_FCGI_CHILDREN" => "4"),
   "max-procs" => 1,
   "keep-conn" => 1,
   "broken-scriptfilename" => "enable"
@@ -202,6 +202,19 @@ def test_php_answers_many_requests_on_one_connection(php: Server) -> None:
         for number in range(20):
             answer = client.request(f"GET /said.php?n={number} HTTP/1.1\nHost: a\n\n")
             assert said(answer)["get"] == {"n": str(number)}
+
+
+def test_a_kept_connection_keeps_no_request_waiting(forkd: Forkd) -> None:
+    """PHP serves one connection at a time in each process: here there is one."""
+    config = PHP["fastcgi kept"].replace("@PHP@", program("php-cgi"))
+    config = config.replace('"PHP_FCGI_CHILDREN" => "4"', '"PHP_FCGI_CHILDREN" => "1"')
+    server = forkd.start(f"server.max-worker = 1\n{config}", files=PAGES)
+    with server.connect() as client:
+        for number in range(3):
+            answer = client.request(f"GET /said.php?n={number} HTTP/1.1\nHost: a\n\n")
+            assert said(answer)["get"] == {"n": str(number)}
+            client.send(b"POST /said.php HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+            assert said(client.response())["server"]["REQUEST_METHOD"] == "POST"
 
 
 # --- git

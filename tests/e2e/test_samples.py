@@ -74,8 +74,7 @@ def relocated(name: str, places: Mapping[str, object]) -> str:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations_are_understood(forkd: Forkd, name: str) -> None:
     """As printed; all that may be missing is the program that they tell to install."""
-    config = forkd.write("printed.conf", f'server.document-root := "@ROOT@"\n{PUBLISHED[name]}')
-    checked = forkd.run("check", "-f", str(config))
+    checked = forkd.run("check", "-f", str(forkd.prepare(PUBLISHED[name]).config))
     errors = [line for line in checked.stderr.splitlines() if "error" in line]
     assert all("/usr/local/bin" in line for line in errors), checked.stderr
     assert ("missing comma" in checked.stderr) == (name in ("scgi", "fastcgi"))
@@ -84,7 +83,7 @@ def test_published_configurations_are_understood(forkd: Forkd, name: str) -> Non
 @pytest.mark.parametrize("name", ["cgi", "scgi", "fastcgi"])
 def test_published_configurations_run(forkd: Forkd, name: str) -> None:
     files = {"root/ws/ws_echo.py": (SAMPLES / "bin" / "ws_echo.py").read_bytes()}
-    places = {"/usr/local/bin": REPOSITORY / "bin", "/tmp/": f"{forkd.directory}/"}
+    places = {"/tmp/": f"{forkd.directory}/", "/usr/local/bin": REPOSITORY / "bin"}
     server = forkd.start(relocated(name, places), files=files)
     messages = ["Grüße", b"\0\xff"]
     assert echoes(server, "/ws/ws_echo.py", messages) == messages

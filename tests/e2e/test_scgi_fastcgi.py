@@ -156,14 +156,11 @@ def test_complaints_go_to_the_error_log(start: Start, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fastcgi"], indirect=True)
-def test_an_authorizer_before_a_responder(start: Start, forkd: Forkd) -> None:
-    both = config("fastcgi", '"mode" => "authorizer"').replace(
-        ")))", '), ("socket" => "@DIR@/app.sock-1x", "bin-path" => "{}", {} )))'.format(
-            f"{sys.executable} {PROGRAMS}/fastcgi_echo.py",
-            '"check-local" => "disable", "max-procs" => 1',
-        )
-    )  # fmt: skip
-    server = forkd.start(both)
+def test_an_authorizer_before_a_responder(start: Start) -> None:
+    program = f"{sys.executable} {PROGRAMS}/fastcgi_echo.py"
+    options = '"check-local" => "disable", "max-procs" => 1'
+    responder = f'"socket" => "@DIR@/responder.sock", "bin-path" => "{program}", {options}'
+    server = start(f'"mode" => "authorizer" ), ( {responder}')
     told = variables(server.get("/app/env?yes"))
     assert (told["ROLE"], told["GRANTED"]) == ("1", "by me")
     [asked] = events(server)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from client_frames import TEXT, close, frame
 from e2e.harness import Forkd, Server, wait_for
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -181,6 +182,14 @@ def test_the_clients_code_comes_back_and_is_logged(forkd: Forkd) -> None:
     wait_for(lambda: server.access_log(), 10)
     (line,) = server.access_log()
     assert '"GET /echo/ HTTP/1.1" 101' in line
+
+
+def test_what_comes_with_the_handshake_is_counted_too(forkd: Forkd) -> None:
+    server = start(forkd)
+    key = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE.items())
+    early = frame(TEXT, b"early") + close(1000)
+    server.raw(f"GET /echo/ HTTP/1.1\r\nHost: h\r\n{key}\r\n".encode() + early)
+    server.wait_log(rf"closed, .* from client {len(early)} bytes 1 messages")
 
 
 def test_a_backend_that_ends_is_1000(forkd: Forkd) -> None:

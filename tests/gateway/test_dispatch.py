@@ -9,12 +9,16 @@ from dataclasses import replace
 import pytest
 from fakes import FakeConfig, FakeExchange, FakeWorker, make_request, rules
 
+from forkd.address import Address
 from forkd.config.model import (
+    BackendSpec,
+    CgiSettings,
     DebugSettings,
     ErrorSettings,
     GatewayServer,
     HookSettings,
     Limits,
+    Proc,
     RequestConfig,
     Route,
     ServerSettings,
@@ -22,6 +26,7 @@ from forkd.config.model import (
 )
 from forkd.errors import BackendUnreachable, ClientGone, NoBackend
 from forkd.gateway import dispatch
+from forkd.gateway.outcome import Approved, LocalRedirected
 from forkd.message import Fields, Head
 
 MODULES = ("rewrite", "setenv", "access", "redirect", "alias", "proxy")
@@ -215,6 +220,175 @@ def test_body_above_the_limit_is_refused_before_anybody_reads_it(root, monkeypat
     assert site.get("/gw/", "POST", content_length=1024).status == 200
     assert site.get("/gw/", "POST", content_length=1025).status == 413
     assert site.get("/gw/", "POST", content_length=None).status == 200
+
+
+class Recorder:
+    """A gateway that keeps the requests it is asked, and gives the *answers* in turn: a status, or
+    an Outcome to be raised."""
+
+    def __init__(self, *answers):
+        self.requests = []
+        self.routes = []
+        self._answers = list(answers)
+
+    def __call__(self, exchange, server, route, worker):
+        self.requests.append(exchange.request)
+        self.routes.append((server.name, route.key))
+        answer = self._answers.pop(0) if self._answers else 200
+        if isinstance(answer, Exception):
+            raise answer
+        exchange.respond(Head(answer))
+        exchange.finish()
+
+
+class Turn:
+    """A balancer: the *backend* whose turn it is, None for nobody."""
+
+    def __init__(self, backend):
+        self._proc = backend and Proc(backend, 0, backend.address, 0)
+
+    def peek(self, server, route, request):
+        return self._proc
+
+    def retry_after(self, route):
+        return 3
+
+
+LOCAL = BackendSpec("fastcgi", "", "", Address("/s"))
+REMOTE = replace(LOCAL, address=Address("/r"), check_local=False)
+AUTHORIZER = replace(REMOTE, address=Address("/a"), mode="authorizer")
+
+
+class FastCgiSite(Site):
+    """With fastcgi under *routes*, key to backends; *turn* is the backend whose turn it is."""
+
+    def __init__(self, root, monkeypatch, recorder, routes, turn=LOCAL, **more):
+        modules = more.pop("modules", ("access", "alias", "fastcgi"))
+        super().__init__(root, more.pop("hooks", None), modules=modules, **more)
+        made = tuple(Route("fastcgi", key, backends) for key, backends in routes.items())
+        self.settings = replace(self.settings, servers=(GatewayServer("fastcgi", made),))
+        self.config = FakeConfig(self.settings, self.config.server)
+        monkeypatch.setattr(dispatch, "GATEWAYS", {"fastcgi": recorder})
+        self.turn = Turn(turn)
+
+    def get(self, target, method="GET", /, **changes):
+        exchange = FakeExchange(make_request(target, method, **changes))
+        worker = FakeWorker(self.config)
+        worker.balancer = self.turn
+        dispatch.handle(exchange, worker)
+        return exchange
+
+
+def test_backend_that_wants_a_file_gets_one(root, monkeypatch):
+    asked = Recorder()
+    site = FastCgiSite(root, monkeypatch, asked, {".txt": (LOCAL,), "/sub/": (LOCAL,)})
+    assert site.get("/nope.txt").status == 404 and not asked.requests
+    got = site.get("/a.txt/info/x")
+    assert got.status == 200 and got.file_name == root + "/a.txt"
+    request = asked.requests[0]
+    assert (request.decoded_path, request.path_info) == ("/a.txt", "/info/x")
+    assert request.physical == (root, root + "/a.txt")
+    assert site.get("/sub/").status == 200  # with the index file
+    assert asked.requests[1].physical == (root, root + "/sub/index.html")
+    assert site.get("/handler.html").body == b"sorry\n"
+
+
+def test_backend_that_wants_no_file(root, monkeypatch):
+    asked = Recorder()
+    hooks = {"alias": (("/app/", "/elsewhere/"),)}
+    site = FastCgiSite(root, monkeypatch, asked, {"/app/": (REMOTE,)}, hooks=hooks)
+    assert site.get("/app/prog/info?q").status == 200
+    request = asked.requests[0]
+    assert (request.decoded_path, request.path_info) == ("/app/prog", "/info")
+    assert request.physical == ("/elsewhere/", "/elsewhere/prog")
+    assert request.full_target == "/app/prog/info?q"
+
+
+def test_no_file_is_looked_for_when_nobody_would_serve_it(root, monkeypatch):
+    site = FastCgiSite(root, monkeypatch, Recorder(), {".txt": (LOCAL,)}, turn=None)
+    got = site.get("/nope.txt")
+    assert (got.status, got.field("retry-after")) == (503, "3")
+
+
+@pytest.mark.parametrize(("turn", "status"), [(LOCAL, 404), (REMOTE, 200)])
+def test_whose_turn_it_is_decides_about_the_file(root, monkeypatch, turn, status):
+    asked = Recorder()
+    site = FastCgiSite(root, monkeypatch, asked, {"/": (LOCAL, REMOTE)}, turn)
+    assert site.get("/nope").status == status
+
+
+def test_program_for_a_file(root, monkeypatch):
+    ran = []
+
+    def serve_program(exchange, interpreter, worker):
+        ran.append((exchange.request.physical[1], exchange.request.path_info, interpreter))
+        exchange.respond(Head(200))
+        exchange.finish()
+
+    monkeypatch.setattr(dispatch, "serve_program", serve_program)
+    settings = CgiSettings(assign=((".txt", "/bin/cat"),))
+    site = Site(root, modules=("cgi",), cgi=settings)
+    assert site.get("/a.txt/x").status == 200
+    assert ran == [(root + "/a.txt", "/x", "/bin/cat")]
+    assert site.get("/handler.html").body == b"sorry\n"
+    assert Site(root, modules=(), cgi=settings).get("/a.txt").body == b"a\n"
+
+
+@pytest.mark.parametrize("modules", [("cgi", "fastcgi"), ("fastcgi", "cgi")])
+def test_order_of_modules_decides_between_gateways(root, monkeypatch, modules):
+    asked, ran = Recorder(), Recorder()
+    monkeypatch.setattr(dispatch, "serve_program", lambda e, i, w: ran(e, SERVER, CGI_ROUTE, w))
+    cgi = CgiSettings(assign=((".txt", ""),))
+    site = FastCgiSite(root, monkeypatch, asked, {".txt": (LOCAL,)}, modules=modules, cgi=cgi)
+    assert site.get("/a.txt").status == 200
+    assert bool(ran.requests) is (modules[0] == "cgi") and len(ran.requests + asked.requests) == 1
+
+
+SERVER, CGI_ROUTE = GatewayServer("cgi", ()), Route("cgi", "", ())
+
+
+def test_local_redirect_is_served_in_place(root, monkeypatch):
+    asked = Recorder(LocalRedirected("/b.txt?x"))
+    site = FastCgiSite(root, monkeypatch, asked, {"/app": (REMOTE,)})
+    got = site.get("/app", "POST", content_length=5)
+    assert (got.status, got.body, got.request.method) == (200, b"b\n", "GET")
+
+
+def test_local_redirects_for_ever(root, monkeypatch, caplog):
+    asked = Recorder(*[LocalRedirected("/app")] * 9)
+    site = FastCgiSite(root, monkeypatch, asked, {"/app": (REMOTE,)})
+    assert site.get("/app").status == 500 and len(asked.requests) == 6
+
+
+def test_local_redirect_to_what_is_no_url(root, monkeypatch):
+    asked = Recorder(LocalRedirected("/%00"))
+    assert FastCgiSite(root, monkeypatch, asked, {"/app": (REMOTE,)}).get("/app").status == 502
+
+
+def test_approved_request_goes_on_with_what_the_authorizer_said(root, monkeypatch):
+    asked = Recorder(Approved((("USER", "joe"),), ""))
+    routes = {"/app": (REMOTE,), "/": (AUTHORIZER,)}
+    site = FastCgiSite(root, monkeypatch, asked, routes)
+    assert site.get("/app").status == 200
+    assert asked.routes == [("fastcgi", "/"), ("fastcgi", "/app")]
+    assert asked.requests[1].environment == (("USER", "joe"),)
+    asked = Recorder(Approved((), ""))
+    assert FastCgiSite(root, monkeypatch, asked, routes).get("/a.txt").body == b"a\n"
+
+
+def test_authorizer_with_a_docroot_gives_its_own_files(root, monkeypatch):
+    asked = Recorder(Approved((), root + "/sub"))
+    routes = {"/app": (REMOTE,), "/": (AUTHORIZER,)}
+    site = FastCgiSite(root, monkeypatch, asked, routes)
+    got = site.get("/index.html")
+    assert (got.body, got.file_name) == (b"index\n", root + "/sub/index.html")
+    site = FastCgiSite(root, monkeypatch, Recorder(Approved((), root + "/sub")), routes)
+    assert site.get("/app").status == 404  # it is files that were approved
+
+
+def test_authorizer_that_denies(root, monkeypatch):
+    site = FastCgiSite(root, monkeypatch, Recorder(403), {"/": (AUTHORIZER,)})
+    assert site.get("/a.txt").status == 403
 
 
 # -- failures ---------------------------------------------------------------------------------

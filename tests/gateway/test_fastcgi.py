@@ -121,3 +121,33 @@ def test_the_tunnel_goes_on_where_the_response_stopped(caplog: pytest.LogCapture
     assert bytes(codec.from_backend(record[10:])[0]) == b"hello"
     codec.from_backend(encode_record(RecordType.STDERR, 1, b"still complaining"))
     assert caplog.messages == ["fastcgi app /app/x: stderr: still complaining"]
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, int]] = []
+
+    def keep(self, proc: Proc, port: MemoryPort, limit: int, seconds: float) -> None:
+        assert seconds <= 1  # others wait for the proc meanwhile
+        self.kept.append((proc.address.host, limit))
+
+
+# (the protocol allows it, half-closed, what is kept)
+ENDS = [(True, False, [("/run/app.sock", 2)]), (False, False, []), (True, True, [])]
+
+
+@pytest.mark.parametrize(("reusable", "half_closed", "kept"), ENDS)
+def test_what_becomes_of_the_connection(
+    reusable: bool, half_closed: bool, kept: list[tuple[str, int]]
+) -> None:
+    spec = replace(SPEC, keep_conn=2)
+    conversation = fastcgi(make_request("/app/x"), spec)
+    worker: Any = FakeWorker(None)
+    worker.pool = Pool()
+    conversation.worker = worker
+    used = backend(spec)
+    if half_closed:
+        conversation.half_close(used)
+    conversation.done(used, reusable)
+    assert worker.pool.kept == kept
+    assert used.port.closing is not bool(kept)

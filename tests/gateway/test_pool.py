@@ -72,6 +72,29 @@ def test_unused_one_is_closed_after_a_while() -> None:
     assert not taken.closing
 
 
+def test_a_shorter_time_counts() -> None:
+    pool = Pool()
+    port = MemoryPort()
+    pool.keep(PROC, port, 1, 0.01)
+    with gevent.Timeout(5):
+        while not port.closing:
+            gevent.sleep(0.005)
+
+
+def test_an_idle_one_is_spared_for_another_connection() -> None:
+    pool = Pool()
+    ports = [MemoryPort() for _ in range(2)]
+    for port in ports:
+        pool.keep(PROC, port, 2)
+    pool.spare(OTHER)
+    assert len(pool) == 2
+    pool.spare(PROC)
+    assert [port.closing for port in ports] == [True, False] and len(pool) == 1
+    pool.spare(PROC)
+    pool.spare(PROC)
+    assert len(pool) == 0
+
+
 def test_closed_pool_keeps_nothing() -> None:
     pool = Pool()
     ports = [MemoryPort() for _ in range(3)]

@@ -7,8 +7,8 @@ import os
 import pytest
 from fakes import FakeConfig, FakeExchange, make_request
 
-from forkd.config.model import BackendSpec, RequestConfig, StaticSettings
 from forkd.address import Address
+from forkd.config.model import BackendSpec, RequestConfig, StaticSettings
 from forkd.errors import BackendBroken, Forbidden, ForkdError, NotFound
 from forkd.gateway.conversation import Terms
 from forkd.gateway.xsendfile import NamedFile, named_files, serve
@@ -85,7 +85,7 @@ def test_file_takes_the_place_of_the_body(root):
         ("X-Kept", "1"),
     )
     assert (got.status, got.body, got.head.length) == (200, b"0123456789", 10)
-    assert got.field("content-type") == "text/plain; charset=utf-8" or got.field("content-type")
+    assert got.field("content-type").startswith("text/plain")
     assert got.field("etag") not in ("", '"theirs"') and got.field("last-modified")
     assert (got.field("x-kept"), got.field("x-sendfile")) == ("1", "")
     assert got.file_name == f"{root}/in/a b.txt"
@@ -127,7 +127,8 @@ def test_docroots(root, path, error):
 def test_symlinks_as_configured(root):
     assert answer(PLAIN, ("X-Sendfile", f"{root}/in/link")).body == b"secret"
     with pytest.raises(Forbidden):
-        answer(PLAIN, ("X-Sendfile", f"{root}/in/link"), static=StaticSettings(follow_symlink=False))
+        strict = StaticSettings(follow_symlink=False)
+        answer(PLAIN, ("X-Sendfile", f"{root}/in/link"), static=strict)
 
 
 def test_a_path_that_is_not_absolute_is_nobodys(root):

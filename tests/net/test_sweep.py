@@ -18,6 +18,7 @@ class FakeTunnel:
         self.pongs = 0
         self.said: list[object] = []
         self.takes_pings = True
+        self.looks = 0
 
     @property
     def traffic(self) -> Traffic:
@@ -33,6 +34,9 @@ class FakeTunnel:
 
     def abort(self, why: str) -> None:
         self.said.append(why)
+
+    def look(self) -> None:
+        self.looks += 1
 
     def passes(self, count: int, **grow: int) -> None:
         """*count* seconds, every counter in *grow* growing by as much in each."""
@@ -72,6 +76,34 @@ def test_bytes_that_wait_for_the_client_and_do_not_move():
     assert tunnel.said == []
     tunnel.passes(3)
     assert tunnel.said == ["write_idle"]
+
+
+def test_a_client_for_whom_bytes_wait_is_slow_and_not_idle():
+    tunnel = FakeTunnel(idle=3, write_idle=6)
+    tunnel.counters["client_queued"] = 5
+    tunnel.passes(6)  # what the system holds for it moves unseen
+    assert tunnel.said == []
+    tunnel.passes(1)
+    assert tunnel.said == ["write_idle"]
+
+
+def test_a_slow_backend_whose_queue_empties_is_not_idle():
+    tunnel = FakeTunnel(idle=3)
+    tunnel.counters["backend_queued"] = 5
+    tunnel.passes(9, backend_out=1)
+    assert tunnel.said == []
+    tunnel.passes(4)
+    assert tunnel.said == [IDLE]
+
+
+def test_a_backend_that_is_not_read_for_a_slow_client_is_not_silent():
+    tunnel = FakeTunnel(backend_read=2)
+    tunnel.counters["client_queued"] = 5
+    tunnel.passes(9, client_out=1)
+    assert tunnel.said == []
+    tunnel.counters["client_queued"] = 0
+    tunnel.passes(3)
+    assert tunnel.said == [READ]
 
 
 def test_bytes_that_wait_for_the_backend_and_do_not_move():
@@ -114,3 +146,12 @@ def test_a_client_that_is_not_being_read_is_not_expected_to_answer():
     tunnel.takes_pings = False
     tunnel.passes(20, backend_out=1)
     assert tunnel.said == ["ping"]
+
+
+def test_a_client_that_is_not_read_is_looked_at():
+    tunnel = FakeTunnel()
+    tunnel.passes(3, backend_out=1)
+    assert tunnel.looks == 0
+    tunnel.counters["backend_queued"] = 5
+    tunnel.passes(3)
+    assert tunnel.looks == 3

@@ -6,6 +6,7 @@ import gevent
 import pytest
 from memory_port import HIGH_WATER, MemoryPort
 
+from forkd.net.port import Peer
 from forkd.net.tunnel import Tunnel, TunnelTimes, start_tunnel
 from forkd.protocol.tunnel import BlindCodec, Buffer, End
 
@@ -60,7 +61,7 @@ class SayingCodec:
 class Set:
     """A tunnel between two memory ports."""
 
-    def __init__(self, codec=None, judge=None, early=b"", unread=b"") -> None:
+    def __init__(self, codec=None, judge=None, early=b"", unread=b"", greeting=b"") -> None:
         self.client, self.backend = MemoryPort(), MemoryPort()
         self.over: list[str] = []
         self.tunnel = start_tunnel(
@@ -71,6 +72,7 @@ class Set:
             lambda tunnel: self.over.append(tunnel.reason),
             early=early,
             unread=unread,
+            greeting=greeting,
             judge=judge,
         )
 
@@ -379,3 +381,14 @@ def test_a_codec_that_is_over_before_it_begins():
     assert s.client.take() == b"hello" and s.client.closing and s.backend.closing
     s.both_leave()
     assert s.over == ["backend_eof"]
+
+
+def test_a_client_that_is_lost_while_it_is_not_read():
+    s = Set(BlindCodec())
+    s.client.peer = Peer.LOST
+    s.tunnel.look()
+    assert s.client.closed is None  # it will be heard of
+    s.backend.blocked = True
+    s.client.receive(b"x" * (HIGH_WATER + 1))
+    s.tunnel.look()
+    assert s.client.closed == s.backend.closed == "connection lost"

@@ -67,13 +67,13 @@ def _head(*lines: str) -> bytes:
 def _body(request: Request) -> bytes:
     """The request's body, and not what may follow it in a tunnel."""
     left = int(request.environ["CONTENT_LENGTH"])
-    data = b""
+    data = bytearray()
     while len(data) < left:
         piece = request.read()
         if not piece:
             break
         data += piece
-    return data
+    return bytes(data)
 
 
 # -- responses --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from forkd.protocol.http1 import MAX_HEAD, Http1Encoder, Http1Parser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = OK + b"Content-Length: 0\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 100 C\r\n\r\n"
 
 
@@ -114,7 +115,12 @@ def head(status: int = 200, length: int | None = None, **fields: str) -> Head:
         (
             "GET",
             OK + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1 \r\nd\r\n0\r\nT: x\r\n\r\n",
-            [head(), b"abcd", Complete(True)],
+            [head(), b"abcd", Complete(True, Fields([("T", "x")]))],
+        ),
+        (
+            "GET",
+            CHUNKED + b"0\r\nA: b\r\nContent-Length: 7\r\nX: \x01\r\nSet-Cookie: c\r\n\r\n",
+            [head(), Complete(True, Fields([("A", "b")]))],
         ),
         (
             "GET",

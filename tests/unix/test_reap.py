@@ -97,3 +97,12 @@ def test_killing_the_dead_is_no_error() -> None:
 )
 def test_describe(status: int, text: str) -> None:
     assert describe(status) == text
+
+
+def test_the_dead_are_looked_at_before_they_are_reaped() -> None:
+    reaper, found = Reaper(), []
+    pid = child(4)
+    reaper.add(pid, found.append, on_dead=lambda: found.append(Path(f"/proc/{pid}").exists()))
+    wait_dead(pid)
+    reaper.reap()
+    assert found == [True, 4]

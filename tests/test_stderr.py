@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forkd.master.stderr import KEPT, MAX_LINE, MAX_RATE, StderrLines
+from forkd.stderr import KEPT, MAX_LINE, MAX_RATE, StderrLines
 
 TEXT = b"one\ntwo\r\n\nthree \xc3\xa4 \xff\nrest"
 LINES = ["one", "two", "", "three ä �"]
