@@ -24,7 +24,10 @@ _ALWAYS_OUT = ":!aNULL:!eNULL:!EXP"  # lighttpd adds these to whatever is config
 
 
 class BadFile(Exception):
-    """A file, or a name, cannot be used; the text says which.  ``is_missing``: for want of a file."""
+    """A file, or a name, cannot be used; the text says which.
+
+    ``is_missing``: a file that is not there.
+    """
 
     def __init__(self, text: str, is_missing: bool = False) -> None:
         super().__init__(text)

@@ -13,7 +13,7 @@ from ..protocol.h2_priority import DEFAULT
 from ..protocol.handshake import connect_head
 from .connection import Service
 from .errorpage import error_response
-from .exchange import ExchangeBase, Handler, Upgraded, one_line, unchanged
+from .exchange import NO_FIELDS, ExchangeBase, Handler, Upgraded, one_line, unchanged
 from .stream_port import StreamPort
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,8 @@ class H2Exchange(ExchangeBase):
             self._too_slow(error)
         self._body_bytes += length
 
-    def finish(self) -> None:
+    def finish(self, trailers: Fields = NO_FIELDS) -> None:
+        # Trailers are for HTTP/1.1 alone so far; RFC 9110 section 6.5.1 lets them be discarded.
         if self.is_over:
             return
         if self._sends_body and self._left:

@@ -62,7 +62,7 @@ def test_the_default_port() -> None:
     assert loaded(ON).listeners[0].address.port == 443
     assert loaded(f"{ON} server.port = 80").listeners[0].address.port == 80
     assert loaded(ON).server.port == 443
-    assert loaded('$SERVER["socket"] == ":8443" { %s }' % ON).listeners[0].address.port == 80
+    assert loaded(f'$SERVER["socket"] == ":8443" {{ {ON} }}').listeners[0].address.port == 80
 
 
 def test_everything() -> None:

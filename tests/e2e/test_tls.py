@@ -96,7 +96,9 @@ def curl(
     )  # fmt: skip
 
 
-def get(server: Server, authority: Authority, path: str, *options: str, host: str = "localhost") -> str:
+def get(
+    server: Server, authority: Authority, path: str, *options: str, host: str = "localhost"
+) -> str:
     found = curl(server, authority, path, "--fail", *options, host=host)
     assert found.returncode == 0, found.stderr
     return found.stdout.decode()

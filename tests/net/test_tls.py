@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,8 @@ def test_what_comes_with_the_end_of_the_handshake_is_not_lost(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     peer = Peer(theirs, client_context, "localhost")
-    shaking = gevent.spawn(secure, FdPort(ours), partial(server_context.wrap_bio, server_side=True), 5)
+    wrap = partial(server_context.wrap_bio, server_side=True)
+    shaking = gevent.spawn(secure, FdPort(ours), wrap, 5.0)
     real_flush, peer.flush = peer.flush, lambda: None  # type: ignore[method-assign]
     while not shaking.ready():
         try:
@@ -544,10 +546,8 @@ def in_memory(server_context: ssl.SSLContext, authority: Authority) -> tuple[Mem
     wrap = partial(server_context.wrap_bio, server_side=True)
     shaking = gevent.spawn(secure, below, wrap, 5.0)
     while not shaking.ready():
-        try:
+        with suppress(ssl.SSLWantReadError):
             client.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
         gevent.idle()
         if outgoing.pending:
             below.receive(outgoing.read())
@@ -676,10 +676,8 @@ def connected(
     serving: Serving, context: ssl.SSLContext, name: str = "localhost", timeout: float = 5
 ) -> TlsPort:
     greenlet = gevent.spawn(connect_tls, serving.port, context, name, timeout)
-    try:
+    with suppress(ssl.SSLError, EOFError):
         serving.peer.shake_hands()
-    except (ssl.SSLError, EOFError):
-        pass
     port = greenlet.get(timeout=5)
     assert isinstance(port, TlsPort)
     return port
