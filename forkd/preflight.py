@@ -110,6 +110,6 @@ def features() -> tuple[str, ...]:
     libraries = (f"{name} {metadata.version(name)}" for name in ("gevent", "h11", "regex"))
     modules = sorted(module.removeprefix("mod_") for module in MODULES)
     return (
-        f"Python {platform.python_version()}, {', '.join(libraries)}",
+        f"Python {platform.python_version()}, {', '.join(libraries)}, {certs.LIBRARY}",
         f"modules: {' '.join(modules)}",
     )

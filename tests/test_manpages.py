@@ -27,7 +27,16 @@ TYPES = {
     "boolean": ("flag",),
     "short": ("short", "port", "within", "verify_depth"),
     "integer": ("number", "kilobytes"),
-    "string": ("text", "file_name", "octal", "one_of", "preferably", "balance", "binary_frames"),
+    "string": (
+        "text",
+        "file_name",
+        "absolute_file",
+        "octal",
+        "one_of",
+        "preferably",
+        "balance",
+        "binary_frames",
+    ),
     "strings": (
         "text_list",
         "file_list",

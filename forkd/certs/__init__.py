@@ -5,9 +5,10 @@ all.  No gevent here: bytes are moved by ``net.tls``.
 """
 
 from .contexts import Contexts, ServerTls, Session, hush_bad_names
-from .files import check_authorities, check_ciphers, check_crl, check_policy, inspect
+from .files import LIBRARY, check_authorities, check_ciphers, check_crl, check_policy, inspect
 
 __all__ = [
+    "LIBRARY",
     "Contexts",
     "ServerTls",
     "Session",

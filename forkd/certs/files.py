@@ -20,6 +20,9 @@ _CERTIFICATE = re.compile(
     r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.*?-----END (?:TRUSTED )?CERTIFICATE-----", re.DOTALL
 )
 _KEY = re.compile(r"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
+LIBRARY = " ".join(ssl.OPENSSL_VERSION.split()[:2])
+"""What it is all done with, and its version."""
+
 _ALWAYS_OUT = ":!aNULL:!eNULL:!EXP"  # lighttpd adds these to whatever is configured
 
 

@@ -13,6 +13,7 @@ from enum import Enum
 
 from .converters import (
     Converter,
+    absolute_file,
     file_list,
     file_name,
     flag,
@@ -229,26 +230,26 @@ _MODULE_ROWS = (
 _TLS_ROWS = (
     *_rows(
         _D("ssl.engine", flag, "tls.engine"),
-        _D("ssl.ca-file", file_name, "tls.ca_file", guards=True),
+        _D("ssl.ca-file", absolute_file, "tls.ca_file", guards=True),
         _D("ssl.cipher-list", text, "tls.cipher_list", guards=True),
         _D("ssl.openssl.ssl-conf-cmd", tls_policy, "tls.policy", guards=True),
         _D("ssl.verifyclient.activate", flag, "tls.clients.activate", guards=True),
         _D("ssl.verifyclient.enforce", flag, "tls.clients.enforce", guards=True),
         _D("ssl.verifyclient.depth", verify_depth, guards=True),
-        _D("ssl.verifyclient.ca-file", file_name, "tls.clients.ca_file", guards=True),
-        _D("ssl.verifyclient.ca-crl-file", file_name, "tls.clients.crl_file", guards=True),
+        _D("ssl.verifyclient.ca-file", absolute_file, "tls.clients.ca_file", guards=True),
+        _D("ssl.verifyclient.ca-crl-file", absolute_file, "tls.clients.crl_file", guards=True),
         _D("ssl.verifyclient.username", text, "tls.clients.username", guards=True),
         _D("ssl.verifyclient.exportcert", flag, "tls.clients.export", guards=True),
         _D("ssl.honor-cipher-order", flag),
         _D("ssl.disable-client-renegotiation", flag),
+        _D("debug.log-ssl-noise", flag, "tls.log_failures"),
         module="mod_openssl",
         scope=Scope.SOCKET,
     ),
     *_rows(
-        _D("ssl.pemfile", file_name, "certificate.pemfile"),
-        _D("ssl.privkey", file_name, "certificate.privkey"),
+        _D("ssl.pemfile", absolute_file, "certificate.pemfile"),
+        _D("ssl.privkey", absolute_file, "certificate.privkey"),
         _D("ssl.read-ahead", flag),
-        _D("debug.log-ssl-noise", flag, "debug.ssl_noise"),
         module="mod_openssl",
     ),
 )

@@ -13,6 +13,7 @@ from .converters import (
     BadValue,
     Context,
     Converter,
+    absolute_file,
     file_name,
     flag,
     folder_list,
@@ -138,7 +139,7 @@ _OPTIONS = {
     "keep-conn": Option(_count, "keep_conn"),
     "tls": Option(flag, "tls"),
     "tls-name": Option(text, "tls_name"),
-    "tls-ca-file": Option(file_name, "tls_ca_file"),
+    "tls-ca-file": Option(absolute_file, "tls_ca_file"),
 }
 _NOT_SUPPORTED = (
     "user", "group", "umask", "socket-mode", "cwd", "rlimits",

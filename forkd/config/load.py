@@ -296,7 +296,8 @@ class _Loader:
     def _check_tls(self, values: Sequence[Mapping[str, Any]]) -> None:
         """What listeners and backends say of TLS, and the files that they name."""
         blocks = tuple(zip(self._blocks, values, strict=True))
-        if [live for live, own in blocks if self._speaks_tls(live, own)]:
+        listeners = [self._speaks_tls(live, own) for live, own in blocks]
+        if any(listeners):
             for live, own in blocks:
                 self._check_certificate(live, own)
         for backend, place in self._backends.items():

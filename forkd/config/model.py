@@ -314,7 +314,6 @@ class DebugSettings:
     file_not_found: bool = False
     timeouts: bool = False
     state_handling: bool = False
-    ssl_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

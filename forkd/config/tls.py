@@ -65,6 +65,8 @@ class TlsSpec:
     ca_file: str = ""
     """OS string: completes the chain, and vouches for clients where nothing else does."""
     clients: ClientCertificates = ClientCertificates()
+    log_failures: bool = False
+    """Whether handshakes that fail are worth a line in the error log."""
 
     @property
     def ciphers(self) -> str:

@@ -112,7 +112,8 @@ class _Handshake:
         data = self.port.recv(self._left())
         if not data:
             raise ClientGone("the other side has left")
-        return data
+        self.port.unread(data[RECORD:])  # see TlsPort._decrypt_pieces
+        return data[:RECORD]
 
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
@@ -153,6 +154,7 @@ class TlsPort:
         "_has_ended",
         "_held",
         "_incoming",
+        "_is_deaf",
         "_listener",
         "_marked_below",
         "_marked_written",
@@ -186,6 +188,7 @@ class TlsPort:
         self._choked = False
         self._has_ended = self._end_is_told = False
         self._failure = ""
+        self._is_deaf = False  # nothing that comes counts any more (RFC 8446 section 6.1)
         self._wrote_eof = False
         self._closed_why: str | None = None
         self.bytes_in = 0
@@ -254,11 +257,11 @@ class TlsPort:
 
     def on_data(self, data: Buffer) -> None:
         """From below: decrypt it all."""
-        filled = self._decrypt(0)  # what the handshake has left
-        # In pieces, since a MemoryBIO never gives back what it has once grown to.
-        for start in range(0, len(data), RECORD):
-            self._incoming.write(data[start : start + RECORD])
-            filled = self._decrypt(filled)
+        if len(data) <= RECORD:
+            self._incoming.write(data)
+            filled = self._decrypt(0)
+        else:
+            filled = self._decrypt_pieces(data)
         if filled:
             self._hand_on(_PLAIN[:filled])
         if self._failure:
@@ -271,6 +274,14 @@ class TlsPort:
         if self._has_ended:
             self._below.pause()
             self._tell_end()
+
+    def _decrypt_pieces(self, data: Buffer) -> int:
+        """In pieces, since a MemoryBIO never gives back what it has once grown to."""
+        filled = 0
+        for start in range(0, len(data), RECORD):
+            self._incoming.write(data[start : start + RECORD])
+            filled = self._decrypt(filled)
+        return filled
 
     def _decrypt(self, filled: int) -> int:
         """Read what records are complete into the shared buffer, behind *filled* bytes there; how
@@ -287,16 +298,12 @@ class TlsPort:
                 count = 0
             except ssl.SSLError as error:
                 self._failure = _reason(error)
+                self._is_deaf = True
                 break
             if not count:
-                self._has_ended = True
+                self._has_ended = self._is_deaf = True
             filled += count
         return filled
-
-    @property
-    def _is_deaf(self) -> bool:
-        """Whether nothing that comes counts any more (RFC 8446 section 6.1)."""
-        return self._has_ended or self._failure != "" or self._closed_why is not None
 
     def _hand_on(self, data: memoryview) -> None:
         if self._closed_why is not None:
@@ -319,7 +326,7 @@ class TlsPort:
         if not self._session.server_side:
             self._fail("TLS ended without close_notify")
             return
-        self._has_ended = True
+        self._has_ended = self._is_deaf = True
         self._tell_end()
 
     # -- writing ---------------------------------------------------------------------------------
@@ -342,7 +349,7 @@ class TlsPort:
             return True
 
     def _encrypt(self, data: memoryview) -> list[bytes]:
-        """The records of *data*, each taken out at once for the same reason as in ``on_data``."""
+        """The records of *data*, each taken out at once: see ``_decrypt_pieces``."""
         records = []
         for start in range(0, len(data), RECORD):
             self._session.write(data[start : start + RECORD])
@@ -392,6 +399,7 @@ class TlsPort:
     def _over(self, why: str) -> None:
         if self._closed_why is None:
             self._closed_why = why
+            self._is_deaf = True
             self._held = None
             listener, self._listener = self._listener, _NOBODY
             listener.on_close(why)

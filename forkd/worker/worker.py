@@ -179,14 +179,13 @@ class Worker:
             port.abort("internal error")
 
     def _serve_tls(self, port: FdPort, info: ConnInfo, tls: ServerTls) -> None:
-        settings = self.config.base
-        patience = min(HANDSHAKE_TIME, settings.limits.max_read_idle)
+        patience = min(HANDSHAKE_TIME, self.config.base.limits.max_read_idle)
         try:
             secured = secure(port, partial(tls.session, info), patience)
         except PlainText as found:
             refuse_plain(found.port, info, self._service)
         except (HandshakeFailed, TimeoutError) as error:
-            level = logging.INFO if settings.debug.ssl_noise else logging.DEBUG
+            level = logging.INFO if tls.spec.log_failures else logging.DEBUG
             log.log(level, "%s: %s", info.peer, error)
         else:
             info = tls.described(secured.session)

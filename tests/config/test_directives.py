@@ -462,7 +462,13 @@ BARE = 'server.document-root = "/"\n'
             "forkd.worker-timeot = 1",
             "2 error: unknown directive forkd.worker-timeot; did you mean forkd.worker-timeout?",
         ),
-        ("forkd.x = 1", "2 error: unknown directive forkd.x; known are forkd.worker-timeout"),
+        (
+            "forkd.x = 1",
+            (
+                "2 error: unknown directive forkd.x; known are forkd.worker-timeout,"
+                " forkd.http2-max-streams"
+            ),
+        ),
         (
             'server.indexfiles = ("a")',
             "2 warning: server.indexfiles is now called index-file.names",

@@ -58,6 +58,13 @@ def test_the_simplest() -> None:
     assert found is not None and found.ciphers == DEFAULT_CIPHERS
 
 
+def test_files_are_the_same_wherever_a_process_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr")
+    found = spec('ssl.engine = 1 ssl.pemfile = "lib/c.pem" ssl.privkey = "../k.pem"')
+    assert found == TlsSpec(CertificateFiles("/usr/lib/c.pem", "/k.pem"))
+    assert spec('ssl.engine = 1 ssl.pemfile = "/c.pem" ssl.ca-file = ""') == TlsSpec(OWN)
+
+
 def test_the_default_port() -> None:
     assert loaded(ON).listeners[0].address.port == 443
     assert loaded(f"{ON} server.port = 80").listeners[0].address.port == 80
@@ -81,6 +88,7 @@ def test_everything() -> None:
         ssl.verifyclient.username = "SSL_CLIENT_S_DN_CN"
         ssl.verifyclient.exportcert = "enable"
         ssl.read-ahead = "enable"
+        debug.log-ssl-noise = "enable"
         ssl.honor-cipher-order = "enable"
         ssl.disable-client-renegotiation = "enable" """
     )
@@ -92,6 +100,7 @@ def test_everything() -> None:
         clients=ClientCertificates(
             True, False, "", "/crl.pem", username="SSL_CLIENT_S_DN_CN", export=True
         ),
+        log_failures=True,
     )
     assert found is not None and found.ciphers == "HIGH"
 

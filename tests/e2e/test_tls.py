@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import ssl
@@ -418,6 +419,26 @@ def test_a_bad_certificate_keeps_the_old_one(
         server.wait_log("worker 0 gen 1 pid [0-9]+: ready(.|\n)*worker 0 gen 1 pid [0-9]+: ready")
         assert shown(server, authority) == serial(own)
     forkd.allow_errors("died, ")
+
+
+def test_keys_are_read_before_the_user_is_changed(
+    forkd: Forkd, authority: Authority, own: Issued
+) -> None:
+    user = 'server.username = "nobody"\n' if os.geteuid() == 0 else ""
+    install(forkd, own)
+    (forkd.directory / "own.key").chmod(0o600)
+    server = forkd.start(
+        f'''{user}server.max-worker = 1
+        ssl.engine = "enable" ssl.pemfile = "own.pem" ssl.privkey = "own.key"''',
+        daemon=True,
+    )
+    assert shown(server, authority) == serial(own)
+    renewed = authority.issue("localhost", file="renewed2")
+    install(forkd, renewed)
+    assert reload(forkd, server).returncode == 0
+    assert shown(server, authority) == serial(renewed)
+    for worker in server.workers():
+        assert not user or worker.username() == "nobody"
 
 
 def test_tls_is_switched_on_and_off_by_a_reload(
