@@ -73,14 +73,14 @@ class Fields:
         return hash(self._pairs)
 
     def __contains__(self, name: str) -> bool:
-        return name.lower() in self._index()
+        return name.lower() in (self._map or self._index())
 
     def __repr__(self) -> str:
         return f"Fields({list(self._pairs)!r})"
 
     def get(self, name: str, default: str = "") -> str:
         """The value of *name*, repeated ones joined with ``, `` (Cookie ``; ``)."""
-        return self._index().get(name.lower(), default)
+        return (self._map or self._index()).get(name.lower(), default)
 
     def plus(self, *pairs: Pair) -> Fields:
         """These fields with *pairs* behind them."""

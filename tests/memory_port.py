@@ -58,6 +58,10 @@ class MemoryPort:
     def write_eof(self) -> None:
         self.wrote_eof = True
 
+    @property
+    def is_readable(self) -> bool:
+        return bool(self._arriving) or self._has_ended or self.closed is not None
+
     def pause(self) -> None:
         self.paused = True
 

@@ -105,6 +105,7 @@ class Run:
         self._complaints = PipePort(CLOSED, pipes.stderr, _nothing) if hears_stderr else None
         self._port = PipePort(pipes.stdin, pipes.stdout, _nothing)
         self._program.ended.rawlink(self._exited)
+        self._program.watch()
         self._port.attach(self)
         if self._complaints is not None:
             self._complaints.attach(_Complaints(self))

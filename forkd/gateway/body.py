@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from ..config.model import ServerSettings
@@ -39,6 +39,20 @@ class WholeBody:
         self.pieces = spool.pieces
 
 
+class NoBody:
+    """What a request without a body has."""
+
+    length: int | None = 0
+    is_whole = True
+    is_small = True
+
+    def pieces(self) -> Iterator[bytes]:
+        return iter(())
+
+
+_NONE: RequestBody = NoBody()
+
+
 class StreamedBody:
     """A body that is read from the client while it is sent to the backend: whoever is slower sets
     the pace."""
@@ -66,20 +80,18 @@ def receive(
     request = exchange.request
     # An extended CONNECT has no body: what follows it belongs to the tunnel (upgrade.md 1).
     has_body = is_wanted and request.content_length != 0 and not request.protocol
-    streams = request_streaming(request, exchange.settings.limits) is not Streaming.BUFFERED
-    if has_body and streams and needs_length and request.content_length is None:
+    if not has_body:
+        return nullcontext(_NONE)
+    if request_streaming(request, exchange.settings.limits) is Streaming.BUFFERED:
+        return _whole(exchange, server)
+    if needs_length and request.content_length is None:
         raise LengthRequired("request body of unknown length")
-    return _streamed(exchange) if has_body and streams else _whole(exchange, server, has_body)
+    return nullcontext(StreamedBody(exchange))
 
 
 @contextmanager
-def _streamed(exchange: Exchange) -> Iterator[RequestBody]:
-    yield StreamedBody(exchange)
-
-
-@contextmanager
-def _whole(exchange: Exchange, server: ServerSettings, has_body: bool) -> Iterator[RequestBody]:
+def _whole(exchange: Exchange, server: ServerSettings) -> Iterator[RequestBody]:
     with Spool.of(server) as spool:
-        while has_body and (piece := exchange.read()):
+        while piece := exchange.read():
             spool.append(piece)
         yield WholeBody(spool)

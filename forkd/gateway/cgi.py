@@ -26,7 +26,12 @@ from .program import Program
 from .run import Descriptors, Run
 
 VERDICT_TIME = 0.1  # seconds from the end of its output in which a program that dies has died
-_INHERITED = (b"LD_PRELOAD", b"LD_LIBRARY_PATH")  # without them it might not find its libraries
+# Without them a program might not find its libraries.
+_INHERITED = {
+    name: os.environb[name]
+    for name in (b"LD_PRELOAD", b"LD_LIBRARY_PATH")
+    if name in os.environb
+}
 
 
 def interpreter_of(path: str, is_executable: bool, settings: CgiSettings) -> str | None:
@@ -121,8 +126,7 @@ class Cgi(Conversation):
     def _spawn(self, environment: list[Pair], descriptors: Descriptors) -> int:
         file = os.path.abspath(os_path(self._path))
         argv = [os_path(self._interpreter), file] if self._interpreter else [file]
-        env = {name: os.environb[name] for name in _INHERITED if name in os.environb}
-        env.update(encoded(environment))
+        env = _INHERITED | dict(encoded(environment))
         return spawn_cgi(argv, env, os.path.dirname(file), descriptors)
 
     # -- while it runs ----------------------------------------------------------------------------
@@ -145,7 +149,7 @@ class Cgi(Conversation):
 
     def ended_well(self, backend: Backend) -> bool:
         program = self._program
-        return program is None or not program.ended.wait(VERDICT_TIME) or program.status >= 0
+        return program is None or not program.wait(VERDICT_TIME) or program.status >= 0
 
     @property
     def _program(self) -> Program | None:

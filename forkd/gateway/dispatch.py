@@ -190,6 +190,8 @@ def _is_answered(exchange: Exchange, config: Config, *phases: Phase) -> bool:
     """Run the hooks of *phases* on the request; whether one has answered.  Raises _Rewritten."""
     for phase in phases:
         result = hooks.run(phase, exchange.request, exchange.settings, config)
+        if result is exchange.request:
+            continue
         if isinstance(result, Head):
             static.respond_empty(exchange, result)
             return True

@@ -30,6 +30,7 @@ from .response_fields import presentable
 
 log = logging.getLogger(__name__)
 
+MAX_INTERIM = 1000  # interim responses to one request: more are no progress, but never idle
 _BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
@@ -68,8 +69,8 @@ class Link:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop()
         if not self._is_let_go:
+            self._stop()
             self._is_let_go = True
             self._conversation.abort(self.backend, str(error) if error else "abandoned")
 
@@ -119,6 +120,7 @@ class Link:
         Raises BackendBroken, BackendTimeout, ClientGone, StaleConnection, and whatever reading the
         request's body raised, like ``pieces``.
         """
+        interim = 0
         for event in self._events:
             if isinstance(event, LocalRedirect):
                 return event
@@ -126,6 +128,9 @@ class Link:
                 if event.status >= 200 or event.status == 101:
                     self._head = event
                     return event
+                interim += 1
+                if interim > MAX_INTERIM:
+                    raise self._broken(f"more than {MAX_INTERIM} interim responses")
                 self._exchange.inform(presentable(event))
         raise self._broken("no response head")
 

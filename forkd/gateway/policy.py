@@ -137,13 +137,14 @@ class Streaming(IntEnum):
     """At once; its sender waits for its receiver."""
 
 
+_STREAMING = tuple(Streaming)
 _INCREMENTAL = "?1"  # a structured boolean (RFC 9651 section 3.3.6)
 
 
 def _streaming(configured: int, incremental: str) -> Streaming:
     if incremental.strip(" \t") == _INCREMENTAL and not configured:
         return Streaming.DIRECT
-    return Streaming(min(configured, 2))
+    return _STREAMING[min(configured, 2)]
 
 
 def request_streaming(request: Request, limits: Limits) -> Streaming:

@@ -38,9 +38,16 @@ class Pool:
         self._is_closed = False
 
     def take(self, proc: Proc) -> Port | None:
-        """A connection to *proc*, of several the one used last; the caller's from here."""
-        idle = self._idle.get(proc)
-        return idle[-1].leave() if idle else None
+        """A connection to *proc*, of several the one used last; the caller's from here.
+
+        What has come on it since the loop last looked must not pass for the next response.
+        """
+        while idle := self._idle.get(proc):
+            port = idle[-1].leave()
+            if not port.is_readable:  # type: ignore[attr-defined]  # only sockets are kept
+                return port
+            port.close(0)
+        return None
 
     def spare(self, proc: Proc) -> None:
         """Give up an idle connection to *proc*, which can serve only so many and is wanted for

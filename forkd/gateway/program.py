@@ -71,6 +71,7 @@ class Program:
         self.status = 0
         """Its exit status or minus the number of a signal, when ``ended`` is set."""
         self.ended = Event()
+        """Set by itself from ``watch`` on, else by ``wait`` or ``dismiss``."""
         self.is_dismissed = False
         self._grace = grace
         self._on_end = on_end
@@ -82,18 +83,27 @@ class Program:
             _kill(pid)
             raise
         self._stderr = _Stderr(self.name, stderr) if stderr >= 0 else None
-        self._watcher: Any = get_hub().loop.io(self._pidfd, _READ)
-        self._watcher.start(self._exited)
+        self._watcher: Any = None
 
     def __str__(self) -> str:
         return self.name
+
+    def watch(self) -> None:
+        """Notice its end as it comes."""
+        if self._watcher is None and not self.ended.is_set():
+            self._watcher = get_hub().loop.io(self._pidfd, _READ)
+            self._watcher.start(self._exited)
+
+    def wait(self, timeout: float) -> bool:
+        """Until it has ended, at most *timeout* seconds; whether it has."""
+        return self._has_ended() or bool(self.ended.wait(timeout))
 
     def dismiss(self) -> None:
         """Nobody waits for its output any more; its input has ended."""
         if self.is_dismissed:
             return
         self.is_dismissed = True
-        if self.ended.is_set():
+        if self._has_ended():
             self._bury()
         elif not self._signalled:
             self._after(self._grace, self.terminate)
@@ -124,17 +134,29 @@ class Program:
             self._timer.close()
             self._timer = None
 
-    def _exited(self) -> None:
-        self._watcher.close()
-        self._watcher = None
+    def _has_ended(self) -> bool:
+        """Most have, when somebody asks: a watcher is for those that have not."""
+        if self.ended.is_set():
+            return True
         # Not reaped yet: others of its group may hold its output, and the number is theirs too.
-        found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
-        assert found is not None
+        found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if found is None:
+            self.watch()
+            return False
         self.status = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
         if self.status < 0 and not self._signalled:
             log.warning("%s: died, %s", self.name, describe(self.status))
+        self._unwatch()
         self.ended.set()
-        if self.is_dismissed:
+        return True
+
+    def _unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+
+    def _exited(self) -> None:
+        if self._has_ended() and self.is_dismissed:
             self._bury()
 
     def _bury(self) -> None:
@@ -162,7 +184,7 @@ class _Stderr:
     def __init__(self, name: str, fd: int) -> None:
         self._name = name
         self._fd = fd
-        self._lines = StderrLines()
+        self._lines: StderrLines | None = None
         os.set_blocking(fd, False)
         self._watcher: Any = get_hub().loop.io(fd, _READ)
         self._watcher.start(self._readable)
@@ -172,17 +194,20 @@ class _Stderr:
             data = os.read(self._fd, PIPE_SIZE)
         except BlockingIOError:
             return
-        if data:
-            self._log(self._lines.feed(data, time.monotonic()))
-        else:
+        if not data:
             self._end()
+            return
+        if self._lines is None:
+            self._lines = StderrLines()
+        self._log(self._lines.feed(data, time.monotonic()))
 
     def _log(self, lines: list[str]) -> None:
         for line in lines:
             log.warning("%s: %s", self._name, line)
 
     def _end(self) -> None:
-        self._log(self._lines.end(time.monotonic()))
+        if self._lines is not None:
+            self._log(self._lines.end(time.monotonic()))
         self._watcher.close()
         os.close(self._fd)
         self._fd = -1

@@ -4,7 +4,6 @@ ranges, multipart (core.md 11).  A file and a spooled response of a backend are 
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from typing import Protocol
 
 from ..config.model import Config
@@ -37,7 +36,7 @@ def serve(exchange: Exchange, head: Head, source: Source, config: Config) -> Non
     Raises PreconditionFailed, RangeNotSatisfiable; EOFError or OSError when the source could not
     be sent as promised.
     """
-    head = replace(head, length=source.size)
+    head = Head(head.status, head.fields, source.size)
     if head.status != 200:
         _send(exchange, head, source, (0, source.size - 1))
         return
@@ -49,7 +48,8 @@ def serve(exchange: Exchange, head: Head, source: Source, config: Config) -> Non
     parts = None
     if _takes_ranges(exchange, head, config):
         parts = _ranges(request, head)
-        head = replace(head, fields=head.fields.replacing("Accept-Ranges", "bytes"))
+        if "accept-ranges" not in head.fields:
+            head = Head(200, head.fields.plus(("Accept-Ranges", "bytes")), source.size)
     if parts is None:
         _send(exchange, head, source, (0, source.size - 1))
     elif len(parts) == 1:

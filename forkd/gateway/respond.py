@@ -58,8 +58,10 @@ def _respond_whole(exchange: Exchange, head: Head, link: Link, config: Config) -
         for piece in link.pieces():
             spool.append(piece)
         link.done()
-        fields = head.fields.without("Trailer").plus(*link.trailers)
-        representation.serve(exchange, replace(head, fields=fields), spool, config)
+        if link.trailers or "trailer" in head.fields:
+            fields = head.fields.without("Trailer").plus(*link.trailers)
+            head = Head(head.status, fields, head.length)
+        representation.serve(exchange, head, spool, config)
 
 
 # -- at once, however slow the client is ------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..message import Fields, Head, Pair, has_token
 
 _NEVER_SENT = frozenset({"http2-settings", "x-sendfile", "x-sendfile2"})
@@ -20,7 +18,7 @@ def presentable(head: Head) -> Head:
         for pair in head.fields
         if _is_sent(pair[0].lower()) and (switches or pair[0].lower() != "upgrade")
     ]
-    return replace(head, fields=Fields(fields))
+    return Head(head.status, Fields(fields), head.length)
 
 
 def _is_sent(name: str) -> bool:

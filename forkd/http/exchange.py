@@ -163,19 +163,15 @@ class ExchangeBase:
 
     def _own_fields(self, head: Head) -> list[Pair]:
         """The fields of *head* as they may go out, with Date and Server."""
-        fields: list[Pair] = []
-        dated = named = False
-        for name, value in head.fields:
-            key = name.lower()
-            if key in _OF_THE_CONNECTION:
-                continue
-            dated = dated or key == "date"
-            named = named or key == "server"
-            fields.append((one_line(name), one_line(value)))
-        if not dated:
+        fields = [
+            (one_line(name), one_line(value))
+            for name, value in head.fields
+            if name.lower() not in _OF_THE_CONNECTION
+        ]
+        if "date" not in head.fields:
             fields.append(("Date", http_date_now()))
         tag = self._settings.server_tag
-        if tag and not named:
+        if tag and "server" not in head.fields:
             fields.append(("Server", tag))
         self._fields = fields
         return fields
@@ -269,9 +265,7 @@ def unchanged(head: Head) -> Head:
 
 def one_line(text: str) -> str:
     """*text* with a blank for each CR, LF and NUL: it is to stay in its own field."""
-    if "\r" in text or "\n" in text or "\0" in text:
-        return text.translate(_LINE_ENDS)
-    return text
+    return text if text.isprintable() else text.translate(_LINE_ENDS)
 
 
 _date: tuple[int, str] = (-1, "")

@@ -112,7 +112,7 @@ class H1Exchange(ExchangeBase):
             self._respond_error(500)
 
     def _respond_error(self, status: int) -> None:
-        head, body = error_response(status, self.settings.errors)
+        head, body = error_response(status, self._settings.errors)
         self.respond(head)
         self.write(body)
         self.finish()
@@ -137,7 +137,7 @@ class H1Exchange(ExchangeBase):
             self._feed(body)
 
     def _check_size(self, body: H1Body) -> None:
-        limit = self.settings.limits.max_request_size
+        limit = self._settings.limits.max_request_size
         if limit and body.size > limit:
             raise PayloadTooLarge(f"body of at least {body.size} bytes, limit {limit}")
 
@@ -146,7 +146,7 @@ class H1Exchange(ExchangeBase):
         if not connection.received:
             if self._wants_continue and not connection.port.pending:
                 self.inform(Head(100))
-            connection.receive(self.settings.limits)
+            connection.receive(self._settings.limits)
         elif body.length is None:
             connection.port.give_way()
         self._wants_continue = False
@@ -188,7 +188,7 @@ class H1Exchange(ExchangeBase):
             return
         fields = [(one_line(name), one_line(value)) for name, value in head.fields]
         self._connection.write(head_bytes("HTTP/1.1", head.status, fields))
-        self._connection.flush(self.settings.limits)
+        self._connection.flush(self._settings.limits)
 
     def respond(self, head: Head) -> None:
         head = self._start(head)
@@ -200,7 +200,7 @@ class H1Exchange(ExchangeBase):
         self._connection.write(head_bytes(self.request.version, head.status, fields))
 
     def _may_keep(self) -> bool:
-        request, limits = self.request, self.settings.limits
+        request, limits = self.request, self._settings.limits
         return (
             request.keep_alive
             and request.number < limits.max_keep_alive_requests
@@ -214,7 +214,7 @@ class H1Exchange(ExchangeBase):
         body = self._body
         if body is None or body.is_over:
             return True
-        limit = self.settings.limits.max_request_size
+        limit = self._settings.limits.max_request_size
         if (limit and body.size > limit) or (body.left or 0) > MAX_DISCARD:
             return False
         # A client that waits for 100 Continue may send its body now or never.
@@ -255,7 +255,7 @@ class H1Exchange(ExchangeBase):
         self._body_bytes += len(data)
         self._connection.write(_chunk(data) if self._chunked else data)
         if self._connection.is_worth_a_call:
-            self._connection.flush(self.settings.limits)
+            self._connection.flush(self._settings.limits)
 
     def send_file(self, fd: int, offset: int, length: int) -> None:
         if not self._sends_body or not length:
@@ -266,7 +266,7 @@ class H1Exchange(ExchangeBase):
         if self._left is not None:
             length = min(length, self._left)
             self._left -= length
-        self._connection.send_file(fd, offset, length, self.settings.limits)
+        self._connection.send_file(fd, offset, length, self._settings.limits)
         self._body_bytes += length
 
     def _copy_file(self, fd: int, offset: int, length: int) -> None:
@@ -287,7 +287,7 @@ class H1Exchange(ExchangeBase):
         if self._chunked:
             self._connection.write(_last_chunk(trailers))
         self.is_over = True
-        self._connection.flush(self.settings.limits)
+        self._connection.flush(self._settings.limits)
 
     def abort(self, why: str) -> None:
         self.is_over = self._is_aborted = True
@@ -303,7 +303,7 @@ class H1Exchange(ExchangeBase):
         if head.status == 101:  # not the 200 of a CONNECT
             fields.append(("Connection", "upgrade"))
         connection.write(head_bytes("HTTP/1.1", head.status, fields))
-        connection.flush(self.settings.limits)
+        connection.flush(self._settings.limits)
         self.is_upgraded = self.is_over = True
         self.on_head = unchanged  # it may know this exchange: garbage that waits for a collection
         log_end = self._tunnel_log(*self._bytes())

@@ -67,8 +67,11 @@ class PipePort(FdPort):
         self._pipes.close_stdin()
 
     def close(self, linger: float = 5.0) -> None:
-        super().close(linger)
-        self._leave()
+        if self._pipes.has_ended and not self.queued:
+            self._shut("", reset=False)
+        else:
+            super().close(linger)
+            self._leave()
 
     def _shut(self, why: str, reset: bool) -> None:
         super()._shut(why, reset)

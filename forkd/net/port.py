@@ -202,6 +202,15 @@ class FdPort:
         self._listener.on_eof()
 
     @property
+    def is_readable(self) -> bool:
+        """Whether bytes or an end have come that nobody has heard of; also after a loss."""
+        if self._socket is _CLOSED or self._reader is None:
+            return True
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN | select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    @property
     def peer(self) -> Peer:
         """How the other side is; for a port that is paused, and so hears nothing."""
         if self._socket is _CLOSED:

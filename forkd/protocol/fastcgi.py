@@ -201,6 +201,11 @@ class RecordDecoder:
         self._unfinished = bytearray(view[position:])
         return records
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record has begun to come."""
+        return not self._unfinished
+
     def take_unfinished(self) -> bytes:
         """The bytes of the record that is not complete; they are forgotten here."""
         unfinished, self._unfinished = bytes(self._unfinished), bytearray()

@@ -76,7 +76,8 @@ class FastCgiEncoder:
 class FastCgiParser:
     """One response: records of *request_id*; all others are somebody's whom we do not know.
 
-    Complete comes with END_REQUEST, never before; *keep_conn* is what it says of the connection.
+    Complete comes with END_REQUEST, never before; *keep_conn* is what it says of the connection,
+    unless more follows.
     Raises NoBackend when the application says that it is overloaded, BackendBroken when it refuses
     for another reason.
     """
@@ -96,11 +97,14 @@ class FastCgiParser:
         self._stdout = CgiParser(head_only=head_only)
         self._stdout_over = False
         self._end: EndOfRequest | None = None
+        self._is_last = True  # nothing has come behind the record at hand
 
     def feed(self, data: Buffer) -> list[Event]:
         events: list[Event] = []
-        for record in self._decoder.feed(data):
+        records = self._decoder.feed(data)
+        for record in records:
             if record.request_id == self._id and self._end is None:
+                self._is_last = record is records[-1] and self._decoder.is_empty
                 events += self._take(record)
         return events
 
@@ -145,7 +149,8 @@ class FastCgiParser:
             if not end.app_status:
                 raise
             raise type(error)(f"{error}, application status {end.app_status}") from None
-        return [Complete(self._keep_conn)]
+        # What came behind it, be it half a record, must not be taken for the next response.
+        return [Complete(self._keep_conn and self._is_last)]
 
 
 class FastCgiCodec:

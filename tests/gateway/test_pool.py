@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import gevent
@@ -9,6 +10,7 @@ from memory_port import MemoryPort
 from forkd.address import Address
 from forkd.config.model import BackendSpec, Proc
 from forkd.gateway.pool import Pool
+from forkd.net.port import FdPort, Peer
 
 SPEC = BackendSpec("proxy", "", "", Address("127.0.0.1", 80))
 PROC = Proc(SPEC, 0, SPEC.address, 0)
@@ -57,6 +59,37 @@ def test_readable_one_is_dead(end: Callable[[MemoryPort], None]) -> None:
     assert len(pool) == 0
     assert port.closing or port.closed is not None
     port.finish()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda peer: peer.send(b"HTTP/1.1 200 OK\r\n\r\n"),
+        lambda peer: peer.shutdown(socket.SHUT_WR),
+        lambda peer: peer.close(),
+    ],
+)
+def test_what_came_before_the_loop_looked_is_nobodys_response(
+    end: Callable[[socket.socket], None],
+) -> None:
+    pool = Pool()
+    peers, ports = [], []
+    for _ in range(2):
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        peers.append(peer)
+        ports.append(FdPort(ours))
+        pool.keep(PROC, ports[-1], 2)
+    end(peers[1])
+    assert pool.take(PROC) is ports[0]
+    assert pool.take(PROC) is None
+    assert len(pool) == 0
+    peers[1].close()
+    with gevent.Timeout(5):
+        while ports[1].peer is not Peer.LOST:
+            gevent.sleep(0.005)
+    ports[0].abort("")
+    peers[0].close()
 
 
 def test_unused_one_is_closed_after_a_while() -> None:

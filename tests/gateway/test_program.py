@@ -89,7 +89,7 @@ def line(output: int) -> bytes:
 
 def test_a_program_that_ends_by_itself(shell: Shell) -> None:
     program, _ = shell.run("exit 3")
-    assert program.ended.wait(5)
+    assert program.wait(5)
     assert program.status == 3
     assert shell.ended == []  # somebody may still read what it has written
     program.dismiss()
@@ -136,7 +136,7 @@ def test_who_does_not_heed_it_is_killed(shell: Shell, monkeypatch: pytest.Monkey
 def test_what_a_program_leaves_running_goes_when_it_is_dismissed(shell: Shell) -> None:
     program, output = shell.run("sleep 60 & echo $!")
     child = int(line(output))
-    assert program.ended.wait(5)
+    assert program.wait(5)
     assert runs(child)
     assert exists(program.pid)  # unreaped, so that its number stays its group's
     program.dismiss()
@@ -148,7 +148,7 @@ def test_a_death_that_nobody_wanted_is_logged(
     shell: Shell, caplog: pytest.LogCaptureFixture
 ) -> None:
     program, _ = shell.run("kill -SEGV $$")
-    assert program.ended.wait(5)
+    assert program.wait(5)
     assert caplog.messages == [f"cgi /x pid {program.pid}: died, signal 11 (SIGSEGV)"]
 
 
@@ -157,7 +157,7 @@ def test_signals_reach_the_group_until_it_has_ended(shell: Shell) -> None:
     line(output)
     program.signal(signal.SIGUSR1)
     assert line(output) == b"usr1\n"
-    assert program.ended.wait(5)
+    assert program.wait(5)
     program.dismiss()
     program.signal(signal.SIGUSR1)  # its number may be anybody's now
     program.kill()
@@ -213,9 +213,9 @@ def test_a_graceful_stop_ends_those_that_nobody_waits_for(shell: Shell, board: B
     dismissed.dismiss()
     programs.finish()
     until(lambda: shell.ended == [dismissed])
-    assert not wanted.ended.is_set()
+    assert not wanted.wait(0)
     programs.terminate()
-    assert wanted.ended.wait(5)
+    assert wanted.wait(5)
     assert wanted.status == -signal.SIGTERM
 
 
@@ -226,5 +226,5 @@ def test_without_a_master_they_are_killed(shell: Shell, board: Board) -> None:
     line(output)
     programs.terminate()
     programs.kill()
-    assert program.ended.wait(5)
+    assert program.wait(5)
     assert program.status == -signal.SIGKILL

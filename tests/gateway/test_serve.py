@@ -29,6 +29,7 @@ from forkd.errors import (
 )
 from forkd.gateway import base
 from forkd.gateway.conversation import Backend, Terms
+from forkd.gateway.link import MAX_INTERIM
 from forkd.gateway.outcome import Approved, LocalRedirected
 from forkd.message import Fields
 from forkd.protocol.cgi import CgiParser
@@ -243,6 +244,12 @@ def test_interim_responses_are_passed_on(run):
     assert r.result() is None
     assert [(h.status, h.fields.get("link")) for h in r.client.informed] == [(103, "x")]
     assert (r.client.status, r.client.body) == (200, b"ok")
+
+
+def test_interim_responses_without_end(run):
+    r = run().answer(b"Status: 103\r\nLink: x\r\n\r\n" * (MAX_INTERIM + 1), HEAD + b"ok")
+    assert isinstance(r.result(), BackendBroken)
+    assert len(r.client.informed) == MAX_INTERIM
 
 
 def test_complaints_are_logged_by_line(run, caplog):

@@ -144,6 +144,11 @@ def test_the_connection_is_reusable_when_that_was_agreed(keep_conn: bool) -> Non
     assert Run(out(OK) + end(), 99, keep_conn=keep_conn).events[-1] == Complete(keep_conn)
 
 
+@pytest.mark.parametrize("more", [err(b"late"), out(b"of a second")[:9], b"\1", end()])
+def test_a_connection_with_more_on_it_is_not_reusable(more: bytes) -> None:
+    assert Run(out(OK) + end() + more, 999, keep_conn=True).events[-1] == Complete(False)
+
+
 def test_stderr_is_heard_even_when_the_request_fails() -> None:
     for step in STEPS:
         run = Run(err(b"one\n") + out(OK) + err(b"two\n") + err() + end(), step)
