@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .certs import Contexts
 from .config.model import Config, ListenerSpec
 from .scoreboard import Board
 
@@ -38,6 +39,7 @@ class WorkerStart:
     """Bound, listening, non-blocking; the worker only accepts."""
     channel: socket.socket
     logs: LogFiles
+    tls: Contexts
 
 
 WorkerMain = Callable[[WorkerStart], int]

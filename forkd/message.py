@@ -127,6 +127,10 @@ class ConnInfo:
     local: Address
     listener: Address
     tls: bool = False
+    alpn: str = ""
+    """The protocol that the TLS handshake has agreed on (RFC 7301); "" for none."""
+    environment: tuple[Pair, ...] = ()
+    """Variables for gateways that hold for every request: what TLS tells."""
 
 
 @dataclass(frozen=True, slots=True)

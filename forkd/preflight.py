@@ -13,11 +13,12 @@ import socket
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
-from . import accesslog
+from . import accesslog, certs
 from .config import diagnostics, show
 from .config.diagnostics import ConfigRefused
 from .config.directives import MODULES
 from .config.evaluate import evaluate_file
+from .config.load import Checks
 from .config.load import load as load_config
 from .config.model import Config
 from .errors import StartError
@@ -26,7 +27,8 @@ from .paths import STDIN
 
 
 class ProgramMissing(ConfigRefused):
-    """Nothing is wrong but that programs are not there: ``start`` and lighttpd tell that apart."""
+    """Nothing is wrong but that programs or certificates are not there: ``start`` and lighttpd tell
+    that apart."""
 
 
 def load(
@@ -38,11 +40,17 @@ def load(
     """
     try:
         return load_config(
-            file, text=text, overrides=overrides, strict=strict, checks=CHECKS, resolve=resolve
+            file,
+            text=text,
+            overrides=overrides,
+            strict=strict,
+            checks=CHECKS,
+            resolve=resolve,
+            inspect=certs.inspect,
         )
     except ConfigRefused as refused:
         errors = [found for found in refused.diagnostics if found.severity == "error"]
-        if all(error.kind == "missing-program" for error in errors):
+        if all(error.kind for error in errors):
             raise ProgramMissing(refused.diagnostics) from None
         raise
 
@@ -68,7 +76,14 @@ def _check_format(text: str) -> None:
     accesslog.compile_format(text)
 
 
-CHECKS = {"accesslog.format": _check_format}
+CHECKS: Checks = {
+    "accesslog.format": _check_format,
+    "ssl.ca-file": certs.check_authorities,
+    "ssl.cipher-list": certs.check_ciphers,
+    "ssl.openssl.ssl-conf-cmd": certs.check_policy,
+    "ssl.verifyclient.ca-file": certs.check_authorities,
+    "ssl.verifyclient.ca-crl-file": certs.check_crl,
+}
 """Directive to what raises ValueError for a bad value: syntax that ``config`` does not know."""
 
 
@@ -95,6 +110,6 @@ def features() -> tuple[str, ...]:
     libraries = (f"{name} {metadata.version(name)}" for name in ("gevent", "h11", "regex"))
     modules = sorted(module.removeprefix("mod_") for module in MODULES)
     return (
-        f"Python {platform.python_version()}, {', '.join(libraries)}",
+        f"Python {platform.python_version()}, {', '.join(libraries)}, {certs.LIBRARY}",
         f"modules: {' '.join(modules)}",
     )

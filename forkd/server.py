@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import gevent
 
 from . import __version__, log, paths
+from .certs import Contexts
 from .channel import WorkerStart
 from .config.model import Config
 from .errors import StartError
+from .http.negotiate import offered
 from .log import LogFiles, LogPlan
 from .master.master import Master, MasterOptions
 from .unix import daemon, fork, user
@@ -114,6 +116,7 @@ class Server:
                 open_logs=self._open_logs,
                 use_logs=self._use_logs,
                 on_ready=self._on_ready,
+                open_tls=lambda config: Contexts(config, offered(config.server.features)),
             ),
             self._be_worker,
         )

@@ -17,7 +17,7 @@ ROOT = Path(forkd.__file__).parent
 LEVELS = {
     "__init__": 0, "errors": 0, "message": 0, "address": 0, "uri": 0,
     "protocol": 1, "config": 1, "scoreboard": 1, "metrics": 1, "control": 1, "channel": 1,
-    "unix": 1, "log": 1, "logfile": 1, "accesslog": 1, "paths": 1, "stderr": 1,
+    "certs": 1, "unix": 1, "log": 1, "logfile": 1, "accesslog": 1, "paths": 1, "stderr": 1,
     "net": 2,
     "http": 3,
     "hooks": 4,
@@ -35,7 +35,8 @@ NEIGHBOURS = {
     "uri": {"errors"},
     "paths": {"unix"},
     "scoreboard": {"metrics", "config"},
-    "channel": {"config", "scoreboard", "log"},
+    "certs": {"config"},
+    "channel": {"certs", "config", "scoreboard", "log"},
     "log": {"logfile"},
     "accesslog": {"config", "log"},
     "server": {"preflight"},
@@ -54,7 +55,9 @@ BARRED = {
 FOREIGN = {
     "gevent": {"net", "http", "gateway", "worker", "server", "bridge"},
     "h11": {"http", "protocol/http1", "server"},
-    "h2": {"http"},
+    # Both do no I/O: h2 belongs with the codecs, whose table of errors its own would contradict.
+    "h2": {"protocol/http2"},
+    "hpack": {"protocol/http2"},
     "ssl": {"net/tls", "certs"},
     "click": {"cli", "actions"},
     "psutil": {"master/commands"},

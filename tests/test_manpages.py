@@ -15,6 +15,7 @@ import pytest
 from forkd import accesslog, cli
 from forkd.config import directives, hosts, meanings, model
 from forkd.config.directives import DIRECTIVES, Directive, Scope
+from forkd.config.tls import TlsSpec
 from forkd.master import commands
 from forkd.master.master import SIGNALS
 from forkd.uri import ParseOptions
@@ -24,9 +25,18 @@ PAGES = [FOLDER / "forkd.8", FOLDER / "forkd.conf.5"]
 
 TYPES = {
     "boolean": ("flag",),
-    "short": ("short", "port", "within"),
+    "short": ("short", "port", "within", "verify_depth"),
     "integer": ("number", "kilobytes"),
-    "string": ("text", "file_name", "octal", "one_of", "preferably", "balance", "binary_frames"),
+    "string": (
+        "text",
+        "file_name",
+        "absolute_file",
+        "octal",
+        "one_of",
+        "preferably",
+        "balance",
+        "binary_frames",
+    ),
     "strings": (
         "text_list",
         "file_list",
@@ -35,7 +45,7 @@ TYPES = {
         "text_list_or_none",
         "full_text_list",
     ),
-    "hash": ("text_pairs", "alias_pairs", "rule_set", "header_fields", "mime_types"),
+    "hash": ("text_pairs", "alias_pairs", "rule_set", "header_fields", "mime_types", "tls_policy"),
     "values": ("scalar_pairs", "feature_flags", "parse_options", "cgi_limits", "forwarded"),
     "members": ("proxy_header",),
     "hosts": ("routes_of",),
@@ -117,6 +127,8 @@ def default_of(path: str) -> Any:
     value: Any = model.RequestConfig()
     if first == "server":
         value, path = model.ServerSettings(), rest
+    elif first == "tls":
+        value, path = TlsSpec(), rest
     for name in path.split("."):
         if not is_dataclass(value) or name not in {field.name for field in fields(value)}:
             return None

@@ -145,6 +145,12 @@ def file_name(value: Value, context: Context) -> str:
     return os.fsdecode(os_path(text(value, context)))
 
 
+def absolute_file(value: Value, context: Context) -> str:
+    """An OS string that names the same file in every process, wherever it stands."""
+    name = file_name(value, context)
+    return os.path.abspath(name) if name else ""
+
+
 def octal(value: Value, context: Context) -> int | None:
     """File mode bits from an octal string; None for the empty one."""
     digits = text(value, context)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from ..errors import ConfigError
 from .lexer import LINE_END
-from .model import Diagnostic
+from .model import Diagnostic, Kind, Severity
 from .tree import Place
 
 _WINDOW = 96
@@ -33,13 +32,13 @@ class Findings:
         self._found: dict[Diagnostic, None] = {}
 
     def error(self, place: Place, text: str) -> None:
-        self._add("error", place, text)
+        self.add("error", place, text)
 
     def warning(self, place: Place, text: str) -> None:
-        self._add("warning", place, text)
+        self.add("warning", place, text)
 
     def note(self, place: Place, text: str) -> None:
-        self._add("note", place, text)
+        self.add("note", place, text)
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -53,11 +52,9 @@ class Findings:
     def __len__(self) -> int:
         return len(self._found)
 
-    def _add(
-        self, severity: Literal["error", "warning", "note"], place: Place, text: str
-    ) -> None:
+    def add(self, severity: Severity, place: Place, text: str, kind: Kind = "") -> None:
         source = source_line(self._sources.get(place.file, ""), place.line)
-        found = Diagnostic(severity, place.file, place.line, place.column, text, source)
+        found = Diagnostic(severity, place.file, place.line, place.column, text, source, kind)
         self._found.setdefault(found)
 
 

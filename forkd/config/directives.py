@@ -13,6 +13,7 @@ from enum import Enum
 
 from .converters import (
     Converter,
+    absolute_file,
     file_list,
     file_name,
     flag,
@@ -45,6 +46,7 @@ from .meanings import (
     parse_options,
     rule_set,
 )
+from .ssl_settings import tls_policy, verify_depth
 
 
 class Scope(Enum):
@@ -63,10 +65,12 @@ class Directive:
     convert: Converter
     field: str = ""
     """Dotted path of what it sets: ``server.…`` in ServerSettings, ``listener.…`` in a listener,
-    anything else in RequestConfig.  With ``.*`` at its end the converter gives several fields by
-    name.  Empty: accepted, of no meaning here."""
+    ``tls.…`` in a listener's TlsSpec, anything else in RequestConfig.  With ``.*`` at its end the
+    converter gives several fields by name.  Empty: accepted, of no meaning here."""
     scope: Scope = Scope.CONNECTION
     module: str = CORE
+    guards: bool = False
+    """It keeps somebody out: where it does not count it is an error, not a warning."""
 
 
 def _rows(
@@ -122,6 +126,7 @@ _SERVER_ROWS = _rows(
     _D("mimetype.xattr-name", text, "static.xattr_name"),
     _D("debug.log-request-header-on-error", flag, "debug.request_header_on_error"),
     _D("forkd.worker-timeout", within(1, 65535), "server.worker_timeout"),
+    _D("forkd.http2-max-streams", within(1, 65535), "server.http2_max_streams"),
     scope=Scope.SERVER,
 )
 
@@ -222,6 +227,33 @@ _MODULE_ROWS = (
     ),
 )
 
+_TLS_ROWS = (
+    *_rows(
+        _D("ssl.engine", flag, "tls.engine"),
+        _D("ssl.ca-file", absolute_file, "tls.ca_file", guards=True),
+        _D("ssl.cipher-list", text, "tls.cipher_list", guards=True),
+        _D("ssl.openssl.ssl-conf-cmd", tls_policy, "tls.policy", guards=True),
+        _D("ssl.verifyclient.activate", flag, "tls.clients.activate", guards=True),
+        _D("ssl.verifyclient.enforce", flag, "tls.clients.enforce", guards=True),
+        _D("ssl.verifyclient.depth", verify_depth, guards=True),
+        _D("ssl.verifyclient.ca-file", absolute_file, "tls.clients.ca_file", guards=True),
+        _D("ssl.verifyclient.ca-crl-file", absolute_file, "tls.clients.crl_file", guards=True),
+        _D("ssl.verifyclient.username", text, "tls.clients.username", guards=True),
+        _D("ssl.verifyclient.exportcert", flag, "tls.clients.export", guards=True),
+        _D("ssl.honor-cipher-order", flag),
+        _D("ssl.disable-client-renegotiation", flag),
+        _D("debug.log-ssl-noise", flag, "tls.log_failures"),
+        module="mod_openssl",
+        scope=Scope.SOCKET,
+    ),
+    *_rows(
+        _D("ssl.pemfile", absolute_file, "certificate.pemfile"),
+        _D("ssl.privkey", absolute_file, "certificate.privkey"),
+        _D("ssl.read-ahead", flag),
+        module="mod_openssl",
+    ),
+)
+
 
 def gateway_rows(gateway: str, *own: Directive) -> Iterator[Directive]:
     """What every gateway with hosts has, and its *own* rows (gateway.md 1, 2)."""
@@ -277,7 +309,14 @@ def _by_name(rows: Iterable[Directive]) -> dict[str, Directive]:
 
 
 DIRECTIVES = _by_name(
-    (*_SERVER_ROWS, *_SOCKET_ROWS, *_CONNECTION_ROWS, *_MODULE_ROWS, *_GATEWAY_ROWS)
+    (
+        *_SERVER_ROWS,
+        *_SOCKET_ROWS,
+        *_CONNECTION_ROWS,
+        *_TLS_ROWS,
+        *_MODULE_ROWS,
+        *_GATEWAY_ROWS,
+    )
 )
 """By name in lower case: names compare without case."""
 

@@ -13,6 +13,7 @@ from .converters import (
     BadValue,
     Context,
     Converter,
+    absolute_file,
     file_name,
     flag,
     folder_list,
@@ -29,10 +30,12 @@ from .converters import (
 )
 from .diagnostics import quoted, suggestion
 from .model import BackendSpec, Route
+from .tls import BackendTls
 from .tree import ConfigList, Place, Value
 
 MAX_SOCKET_PATH = 105  # bytes, as in lighttpd: sun_path less the -N of a proc
 MAX_LABEL = 128  # bytes
+HTTPS_PORT = 443  # of a host that is reached over TLS and has no other
 
 
 Authorizers = Literal["taken", "refused", "meaningless"]
@@ -134,6 +137,9 @@ _OPTIONS = {
     "upgrade": Option(flag, "upgrade"),
     "keep-alive": Option(short, "keep_alive"),
     "keep-conn": Option(_count, "keep_conn"),
+    "tls": Option(flag, "tls"),
+    "tls-name": Option(text, "tls_name"),
+    "tls-ca-file": Option(absolute_file, "tls_ca_file"),
 }
 _NOT_SUPPORTED = (
     "user", "group", "umask", "socket-mode", "cwd", "rlimits",
@@ -197,6 +203,7 @@ class _Hosts:
         if len(label) > MAX_LABEL:
             raise BadValue(f"the label is longer than {MAX_LABEL} bytes")
         values = self._values(options, place)
+        self._settle_tls(values, place)
         address = self._address(values)
         backend = BackendSpec(self._gateway, key, label, address, **_DEFAULT_PROCS | values)
         return self._checked(backend, place)
@@ -225,6 +232,25 @@ class _Hosts:
         else:
             hint = suggestion(name, _OPTIONS)
             self._context.warn(f'unknown host option "{name}" (ignored){hint}', place)
+
+    def _settle_tls(self, values: dict[str, Any], place: Place) -> None:
+        """``tls`` and what belongs to it become one value; it has a port of its own."""
+        is_on, host = values.pop("tls", False), values.get("host", "")
+        name, ca_file = values.pop("tls_name", ""), values.pop("tls_ca_file", "")
+        if host.startswith("https://"):
+            raise BadValue(f'write "host" => {quoted(host[8:])}, "tls" => "enable"')
+        if not is_on:
+            if name or ca_file:
+                self._context.warn('"tls-name", "tls-ca-file": nothing without "tls"', place)
+            return
+        if values.get("bin_path"):
+            raise BadValue('"tls" is for hosts that run elsewhere, not for a bin-path')
+        is_unix = "socket" in values or host.startswith("/")
+        if not is_unix:
+            values.setdefault("port", HTTPS_PORT)
+        elif not name:
+            raise BadValue('"tls" over a unix socket needs "tls-name"')
+        values["tls"] = BackendTls(name or host or "127.0.0.1", ca_file)
 
     def _address(self, values: dict[str, Any]) -> Address:
         """Takes host, port and socket out of *values*; a name that was resolved stays in them."""

@@ -173,6 +173,7 @@ OLD_NAMES = {
     "server.dir-listing": "dir-listing.activate",
     "url.rewrite": "url.rewrite-once",
     "url.rewrite-final": "url.rewrite-once",
+    "ssl.ca-crl-file": "ssl.verifyclient.ca-crl-file",
 }
 
 OLD_MODULES = {"mod_compress": "mod_deflate"}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..address import Address, canonical, split_port
 from .converters import Resolve
 from .model import ListenerSpec
+from .ssl_settings import tls_spec
+from .tls import CertificateFiles
 
 ANY_INET4, ANY_INET6 = "0.0.0.0", "::"
 
 Values = Mapping[str, Any]
-"""Converted values by field path; those of a listener begin with ``listener.``."""
+"""Converted values by field path; those of a listener begin with ``listener.`` or ``tls.``."""
 
 
 class ListenText:
@@ -67,19 +69,27 @@ def _refuse_inherited(text: str) -> None:
 
 
 def listener_specs(
-    main: Address, everywhere: Values, blocks: Iterable[tuple[Address, Values]]
+    main: Address,
+    everywhere: Values,
+    blocks: Iterable[tuple[Address, Values]],
+    certificates: Sequence[CertificateFiles] = (),
 ) -> tuple[ListenerSpec, ...]:
     """The *main* listener and one for each socket block, each address once.
 
-    A block's values override the global ones, *everywhere*, for its own listener.
+    A block's values override the global ones, *everywhere*, for its own listener.  *certificates*:
+    all of the configuration.
     """
     values: dict[Address, dict[str, Any]] = {main: {}}
     for address, own in blocks:
         values.setdefault(address, {}).update(own)
-    return tuple(_spec(address, {**everywhere, **own}) for address, own in values.items())
+    return tuple(
+        _spec(address, {**everywhere, **own}, certificates) for address, own in values.items()
+    )
 
 
-def _spec(address: Address, values: Values) -> ListenerSpec:
+def _spec(
+    address: Address, values: Values, certificates: Sequence[CertificateFiles]
+) -> ListenerSpec:
     default = ListenerSpec(address)
     set_v6only = values.get("listener.set_v6only", True)
     return ListenerSpec(
@@ -88,4 +98,5 @@ def _spec(address: Address, values: Values) -> ListenerSpec:
         v6only=set_v6only and not values.get("listener.v4mapped", False),
         socket_mode=values.get("listener.socket_mode"),
         defer_accept=values.get("listener.defer_accept", False),
+        tls=tls_spec(values, certificates),
     )

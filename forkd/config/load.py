@@ -17,6 +17,7 @@ from .. import __version__
 from ..address import Address
 from ..message import os_path
 from . import checks as outside
+from . import ssl_settings
 from .conditions import OTHERWISE, Branch, ConditionSet, Matcher, Surroundings, compile_condition
 from .converters import BadValue, Context, Resolve
 from .diagnostics import ConfigRefused, Findings
@@ -33,6 +34,8 @@ from .model import (
     compose,
     with_values,
 )
+from .ssl_settings import Inspect, uninspected
+from .tls import BackendTls, CertificateFiles
 from .tree import Block, Evaluated, Place, Setting
 from .vocabulary import Vocabulary, opens_listener
 
@@ -43,6 +46,8 @@ NO_CHECKS: Checks = MappingProxyType({})
 
 _LOG_FIELDS = ("errorlog", "breakagelog", "access_log.filename")
 _REFUSED = object()
+
+HTTPS_PORT = 443  # of the main listener when it speaks TLS and has no other
 
 
 def resolve_localhost(host: str, prefer_inet6: bool) -> str:
@@ -60,14 +65,16 @@ def load(
     strict: bool = False,
     checks: Checks = NO_CHECKS,
     resolve: Resolve = resolve_localhost,
+    inspect: Inspect = uninspected,
 ) -> Config:
     """The configuration in the file *path*, or in *text* shown as *path*.
 
     *overrides* are ``KEY=VALUE``; *strict* makes warnings errors; *resolve* finds the addresses of
-    names.  Raises ConfigRefused (a ConfigError) with every diagnostic.
+    names; *inspect* looks into the certificates that are in use.  Raises ConfigRefused (a
+    ConfigError) with every diagnostic.
     """
     evaluated = evaluate_file(path, text=text, overrides=overrides)
-    loader = _Loader(evaluated, checks, resolve)
+    loader = _Loader(evaluated, checks, resolve, inspect)
     config = loader.config(path)
     diagnostics = _in_text_order((*evaluated.diagnostics, *loader.diagnostics()), evaluated)
     if strict:
@@ -100,17 +107,22 @@ class _LiveBlock:
 class _Loader:
     """One pass over the blocks.  What is wrong is collected, and its setting left out."""
 
-    def __init__(self, evaluated: Evaluated, checks: Checks, resolve: Resolve) -> None:
+    def __init__(
+        self, evaluated: Evaluated, checks: Checks, resolve: Resolve, inspect: Inspect
+    ) -> None:
         self._sources = evaluated.sources
         self._findings = Findings(evaluated.sources)
         self._checks = checks
         self._resolve = cache(resolve)
+        self._inspect = inspect
         self._backends: dict[BackendSpec, Place] = {}
         self._vocabulary = self._listed(evaluated.blocks[0])
         self._blocks = [
             _LiveBlock(block, self._vocabulary.live(block)) for block in evaluated.blocks
         ]
         self._global = self._converted(self._blocks[0], None)
+        if self._global.get("tls.engine"):
+            self._global.setdefault("server.port", HTTPS_PORT)
         self._server = _server_settings(self._global, self._vocabulary.modules)
         self._listen = ListenText(
             self._server.port, self._global.get("listener.use_ipv6", False), self._resolve
@@ -127,6 +139,7 @@ class _Loader:
         requests = [_of_requests(own) for own in values]
         requests[0] = self._defaults() | requests[0]
         self._check_outside(values)
+        self._check_tls(values)
         self._vocabulary.note_idle_modules()
         return Config(
             file=path if path == "-" else os.path.realpath(path),
@@ -171,6 +184,8 @@ class _Loader:
                 values |= {prefix + name: item for name, item in value.items()}
             else:
                 values[row.field] = value
+        own = {name: setting for name, (_, setting) in live.settings.items()}
+        ssl_settings.pair_certificate(values, own, self._findings)
         return values
 
     def _value(self, row: Directive, setting: Setting, context: Context) -> Any:
@@ -232,7 +247,8 @@ class _Loader:
             for live, own in zip(self._blocks, values, strict=True)
             if opens_listener(live.block) and (address := self._socket_address(live.block))
         ]
-        return listener_specs(main, self._global, sockets)
+        certificates = filter(None, map(ssl_settings.certificate_of, values))
+        return listener_specs(main, self._global, sockets, tuple(dict.fromkeys(certificates)))
 
     def _main_listener(self) -> Address:
         if not self._server.bind and self._global.get("listener.use_ipv6"):
@@ -277,6 +293,43 @@ class _Loader:
         place = live.settings[name][1].place
         outside.check_folder(name, folder, self._server.chroot, place, self._findings)
 
+    def _check_tls(self, values: Sequence[Mapping[str, Any]]) -> None:
+        """What listeners and backends say of TLS, and the files that they name."""
+        blocks = tuple(zip(self._blocks, values, strict=True))
+        listeners = [self._speaks_tls(live, own) for live, own in blocks]
+        if any(listeners):
+            for live, own in blocks:
+                self._check_certificate(live, own)
+        for backend, place in self._backends.items():
+            if backend.tls is not None:
+                self._look_into(backend.tls, f'{backend.gateway}.server: "{backend.key}"', place)
+
+    def _speaks_tls(self, live: _LiveBlock, own: Mapping[str, Any]) -> bool:
+        """Whether this is a listener's block, and the listener speaks TLS."""
+        if live.block.index != 0 and not opens_listener(live.block):
+            return False
+        spec = ssl_settings.tls_spec({**self._global, **own}, ())
+        if spec is None:
+            return False
+        for row, setting in live.settings.values():
+            if row.field.startswith("tls."):
+                ssl_settings.check_listener(spec, setting.place, self._findings)
+                break
+        return True
+
+    def _check_certificate(self, live: _LiveBlock, own: Mapping[str, Any]) -> None:
+        files = ssl_settings.certificate_of(own)
+        if files is not None:
+            place = live.settings["ssl.pemfile"][1].place
+            blocks = [live.block for live in self._blocks]
+            ssl_settings.check_choosable(live.block, blocks, place, self._findings)
+            self._look_into(files, "ssl.pemfile", place)
+
+    def _look_into(self, files: CertificateFiles | BackendTls, subject: str, place: Place) -> None:
+        for problem in self._inspect(files):
+            text = f"{subject}: {problem.text}"
+            self._findings.add(problem.severity, place, text, problem.kind)
+
     def _place(self, name: str) -> Place:
         """Of global directive *name*; the beginning of the file when it is not set."""
         entry = self._blocks[0].settings.get(name)
@@ -299,7 +352,7 @@ def _of_requests(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value
         for path, value in values.items()
-        if not path.startswith(("server.", "listener."))
+        if not path.startswith(("server.", "listener.", "tls."))
     }
 
 

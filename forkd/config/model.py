@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..address import Address
 from ..uri import ParseOptions
+from .tls import BackendTls, CertificateFiles, TlsSpec
 
 if TYPE_CHECKING:
     from ..message import Request
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
 MAX_VARIANTS = 1024  # requests choose the blocks that hold, so their combinations need a limit
 
 Balance = Literal["least-connection", "round-robin", "hash", "sticky"]
+Severity = Literal["error", "warning", "note"]
+Kind = Literal["", "missing-program", "missing-certificate"]
+"""What an exit code may depend on (forkd(8))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding about the configuration, at a place in its text."""
 
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     file: str
     line: int
     column: int
     text: str
     source: str = ""
     """The source line, for the caret below it."""
-    kind: Literal["", "missing-program"] = ""
-    """What an exit code may depend on (forkd(8))."""
+    kind: Kind = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class ListenerSpec:
     socket_mode: int | None = None
     """Mode of a unix socket; None leaves it to the umask."""
     defer_accept: bool = False
+    tls: TlsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class BackendSpec:
     to the path or port."""
     host_name: str = ""
     """What ``address`` was resolved from; "" when an address was configured."""
+    tls: BackendTls | None = None
     bin_path: tuple[str, ...] = ()
     """argv (OS strings); empty for a remote backend."""
     min_procs: int = 1
@@ -334,6 +339,8 @@ class RequestConfig:
     debug: DebugSettings = DebugSettings()
     servers: tuple[GatewayServer, ...] = ()
     """In the order of ``server.modules``."""
+    certificate: CertificateFiles = CertificateFiles()
+    """What a TLS handshake shows; of a request only listener, host and client are known then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +388,8 @@ class ServerSettings:
     parse_options: ParseOptions = ParseOptions()
     features: Features = Features()
     worker_timeout: float = 60
+    http2_max_streams: int = 100
+    """Requests and tunnels that one connection may have open."""
 
 
 @dataclass(frozen=True)

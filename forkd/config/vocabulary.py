@@ -88,6 +88,8 @@ class Vocabulary:
 
     def _is_live(self, row: Directive, setting: Setting) -> bool:
         if self._is_loaded(row.module):
+            if row.module == "mod_openssl":
+                self._asked_for |= set(OTHER_TLS_MODULES)
             return True
         self._warn_unlisted(row.module, setting)
         return False
@@ -102,8 +104,11 @@ class Vocabulary:
             or (row.scope is Scope.SOCKET and opens_listener(block))
         )
         if not allowed:
-            where = row.scope.value
-            self._findings.warning(setting.place, f"{setting.name} belongs to {where}: ignored")
+            text = f"{setting.name} belongs to {row.scope.value}"
+            if row.guards:
+                self._findings.error(setting.place, text)
+            else:
+                self._findings.warning(setting.place, f"{text}: ignored")
         return allowed
 
     def _reject(self, name: str, setting: Setting) -> None:

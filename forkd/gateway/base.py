@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from functools import lru_cache
 from math import inf
+from secrets import token_bytes
 from typing import Protocol
 
 from gevent.event import AsyncResult
 
 from ..address import Address
+from ..certs import Contexts
 from ..config.model import BackendSpec, Config, GatewayServer, Limits, Proc, Route
 from ..errors import BackendBroken, MethodNotAllowed, NoBackend
 from ..http.exchange import Exchange
@@ -24,8 +27,10 @@ from ..metrics import Column
 from ..net.connect import connect, connect_first
 from ..net.port import FdPort, Port
 from ..net.resolve import Resolver
+from ..net.tls import connect_tls
 from ..net.tunnel import TunnelHandle, TunnelTimes, start_tunnel
 from ..protocol.conversation import LocalRedirect
+from ..protocol.handshake import check_accept, upgrade_request
 from ..protocol.tunnel import BlindCodec, TunnelCodec
 from ..scoreboard import Board
 from . import xsendfile
@@ -80,6 +85,8 @@ class WorkerContext(Protocol):
     def pool(self) -> Pool: ...
     @property
     def resolver(self) -> Resolver: ...
+    @property
+    def tls(self) -> Contexts: ...
 
 
 class Gateway(Protocol):
@@ -123,8 +130,11 @@ def _attempt(
 ) -> None:
     with Link(conversation, exchange, conversation.connect(fresh)) as link:
         mode = _upgrade_mode(exchange.request, link.terms, worker)
-        link.send(_offered(exchange.request, mode), body, mode is Upgrade.ALLOWED)
+        offered = _offered(exchange.request, mode)
+        link.send(offered, body, mode is Upgrade.ALLOWED)
         head = link.head()
+        if exchange.request.protocol:
+            _check_connect(offered, head)
         if isinstance(head, LocalRedirect):
             link.done()
             raise LocalRedirected(head.target)
@@ -150,9 +160,22 @@ def _upgrade_mode(request: Request, terms: Terms, worker: WorkerContext) -> Upgr
 
 def _offered(request: Request, mode: Upgrade) -> Request:
     """*request* as the backend is to see it."""
+    if request.protocol:
+        return upgrade_request(request, b64encode(token_bytes(16)).decode("ascii"))
     if mode is Upgrade.ALLOWED or "upgrade" not in request.fields:
         return request
     return request.with_fields(request.fields.without("upgrade"))
+
+
+def _check_connect(offered: Request, head: Head | LocalRedirect) -> None:
+    """What may be told to the client of an extended CONNECT: to it, any 2xx is an open tunnel.
+
+    Raises MethodNotAllowed, BackendBroken.
+    """
+    if isinstance(head, LocalRedirect) or 200 <= head.status < 300:
+        raise MethodNotAllowed("the backend did not switch protocols")
+    if head.switches_protocol:
+        check_accept(offered, head)
 
 
 def _answer(exchange: Exchange, worker: WorkerContext, link: Link, head: Head) -> None:
@@ -243,7 +266,17 @@ def connect_any(
     )
 
 
-def _connect(proc: Proc, timeout: float, worker: WorkerContext) -> FdPort:
+def _connect(proc: Proc, timeout: float, worker: WorkerContext) -> Port:
+    """To *proc*, over TLS where it wants that; *timeout* in seconds, 0 for none."""
+    begun = time.monotonic()
+    port, tls = _connect_plain(proc, timeout, worker), proc.backend.tls
+    if tls is None:
+        return port
+    left = max(begun + timeout - time.monotonic(), 0.001) if timeout else 0.0
+    return connect_tls(port, worker.tls.client(tls), tls.name, left)
+
+
+def _connect_plain(proc: Proc, timeout: float, worker: WorkerContext) -> FdPort:
     """A host that was configured by name may have moved, and may have several addresses."""
     name, known = proc.backend.host_name, proc.address
     if not name or proc.backend.is_spawned:

@@ -17,6 +17,9 @@ class Connection(Protocol):
     def serve(self, handle: Handler) -> None:
         """In the connection's greenlet: until it is over, or its port belongs to a tunnel."""
 
+    def drain(self) -> None:
+        """``Service.draining`` has been set."""
+
     def close_if_idle(self) -> None:
         """Close, unless a request is being read or answered."""
 
@@ -32,6 +35,14 @@ class Service:
     """Set by the worker: no response promises another one."""
     connections: set[Connection] = field(default_factory=set)
     """Those that are not tunnels."""
+    streams: int = 0
+    """Requests of HTTP/2 that are being answered."""
+
+    def drain(self) -> None:
+        """No connection is to take another request than it must."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.drain()
 
     def close_idle(self) -> None:
         """Close the connections that wait for a request."""

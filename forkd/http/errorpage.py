@@ -22,7 +22,7 @@ HTML: Pair = ("Content-Type", "text/html")
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><title>{title}</title></head>
-<body><h1>{title}</h1></body>
+<body><h1>{title}</h1>{text}</body>
 </html>
 """
 
@@ -32,18 +32,24 @@ def reason(status: int) -> str:
     return REASONS.get(status, "")
 
 
-def error_page(status: int) -> bytes:
-    """A small page with the status as title and heading; nothing of the request is in it."""
-    return _PAGE.format(title=f"{status} {reason(status)}".rstrip()).encode("ascii")
+def error_page(status: int, why: str = "") -> bytes:
+    """A small page with the status as title and heading, and *why* below it; nothing of the
+    request is in it."""
+    title = f"{status} {reason(status)}".rstrip()
+    return _PAGE.format(title=title, text=f"\n<p>{why}</p>" if why else "").encode("ascii")
 
 
 def error_response(
-    status: int, errors: ErrorSettings, fields: tuple[Pair, ...] = ()
+    status: int, errors: ErrorSettings, fields: tuple[Pair, ...] = (), why: str = ""
 ) -> tuple[Head, bytes]:
-    """Head and body for *status*: ``server.errorfile-prefix``'s file where it can be read."""
-    body = _error_file(status, errors.errorfile_prefix) if errors.errorfile_prefix else None
+    """Head and body for *status*: ``server.errorfile-prefix``'s file where it can be read.
+
+    What the client has to be told, *why*, no such file says.
+    """
+    prefix = "" if why else errors.errorfile_prefix
+    body = _error_file(status, prefix) if prefix else None
     if body is None:
-        body = error_page(status)
+        body = error_page(status, why)
     return Head(status, Fields((*fields, HTML)), len(body)), body
 
 

@@ -20,16 +20,19 @@ from ..net.blocking import BlockingPort
 from ..net.port import Port
 from ..protocol.request import make_request
 from ..protocol.strict_head import find_end, parse_head, request_line
+from . import h2c
 from .connection import Service
 from .errorpage import error_response
 from .exchange import Handler, http_date_now
 from .h1_exchange import H1Exchange, head_bytes
+from .h2 import H2Connection
 
 log = logging.getLogger(__name__)
 
 HOLD = 16 * 1024  # bytes of output that may wait for more
 LINGER = 5.0  # seconds for the client to read an answer that it did not wait for (core.md 3)
 SHORT_LINGER = 1.0  # where nothing is on its way to the client
+PLAIN_HTTP = "A plain HTTP request came to a port that speaks HTTPS: use https:// in the URL."
 
 
 class H1Connection:
@@ -51,6 +54,9 @@ class H1Connection:
         self._held: list[bytes] = []
         self._held_size = 0
         self._flush_is_due = False
+        features = service.config.server.features
+        self._may_offer = features.h2c and features.h2proto and not info.tls
+        self._offer: h2c.Offer | None = None
 
     @property
     def used(self) -> int:
@@ -90,6 +96,9 @@ class H1Connection:
         except ForkdError as error:
             self._refuse(raw, error)
             return False
+        if self._offer is not None:
+            self._go_on_in_http2(self._offer, handle)
+            return False
         exchange = H1Exchange(self, request, len(raw))
         exchange.run(handle)
         self.limits = exchange.settings.limits
@@ -103,11 +112,37 @@ class H1Connection:
         self.port.close(LINGER)
         return False
 
+    def refuse_plain(self) -> None:
+        """The client has begun a request where a TLS handshake was due."""
+        try:
+            raw = self._read_head()
+            if raw:
+                self._refuse(raw, BadRequest("HTTP on a TLS port"), PLAIN_HTTP)
+            else:
+                self.port.close(SHORT_LINGER)
+        except ForkdError as error:
+            self._refuse(self.received, error, PLAIN_HTTP)
+        except ClientGone:
+            self.port.close(SHORT_LINGER)
+
     def _request(self, raw: bytes) -> Request:
         options = self.service.config.server.parse_options
         head = parse_head(raw, options.header_strict)
         now = time.time()
-        return make_request(head, self._info, options, number=self._number, started=now)
+        request = make_request(head, self._info, options, number=self._number, started=now)
+        if self._may_offer and len(head.fields) > 2:
+            self._offer = h2c.offer(head, request)
+        return request
+
+    def _go_on_in_http2(self, offer: h2c.Offer, handle: Handler) -> None:
+        self.write(h2c.SWITCHING)
+        self.flush(self.limits)
+        self.service.connections.discard(self)
+        self.port.unread(self.received)
+        H2Connection(self.port, self._info, self.service).upgrade(*offer, handle)
+
+    def drain(self) -> None:
+        """The next response says that it is the last one."""
 
     def close_if_idle(self) -> None:
         if self._waits:
@@ -157,11 +192,14 @@ class H1Connection:
         self.received += data
         return bool(data)
 
-    def _refuse(self, raw: bytes, error: ForkdError) -> None:
-        """Answer a head that makes no request, and close: what follows cannot be understood."""
+    def _refuse(self, raw: bytes, error: ForkdError, why: str = "") -> None:
+        """Answer a head that makes no request, and close: what follows cannot be understood.
+
+        *why* is told to the client.
+        """
         settings = self.service.config.base
         line = request_line(raw)
-        head, body = error_response(error.status, settings.errors, error.fields)
+        head, body = error_response(error.status, settings.errors, error.fields, why)
         version = line[2] if line[2] and not isinstance(error, HeadTooLarge) else "HTTP/1.0"
         fields: list[Pair] = [*head.fields, ("Content-Length", str(len(body)))]
         fields += [("Connection", "close"), ("Date", http_date_now())]

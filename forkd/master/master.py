@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .. import log as error_log
+from ..certs import Contexts
 from ..channel import WorkerMain
 from ..config.model import Config
 from ..errors import StartError
@@ -59,6 +60,8 @@ class MasterOptions:
     """Makes them this process's own."""
     on_ready: Callable[[], None]
     """The server serves: whoever waits for that may go."""
+    open_tls: Callable[[Config], Contexts] = Contexts
+    """The TLS contexts of a generation, its keys read anew.  Raises StartError."""
 
 
 class Master:
@@ -207,7 +210,12 @@ class Master:
         """Bring up the generation of *config*; *on_outcome* gets None when it serves."""
         options = self._options
         site = Site(
-            self._crew, self.listeners, self.backends, options.open_logs, options.use_logs
+            self._crew,
+            self.listeners,
+            self.backends,
+            options.open_logs,
+            options.use_logs,
+            options.open_tls,
         )
         self._rollout = Rollout(
             site,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..certs import Contexts
 from ..config.model import Config
 from ..errors import StartError
 from ..log import LogFiles
@@ -38,6 +39,8 @@ class Site:
     open_logs: Callable[[Config], LogFiles]
     use_logs: Callable[[LogFiles], None]
     """Makes them the master's own."""
+    open_tls: Callable[[Config], Contexts]
+    """Reads keys and certificates.  Raises StartError."""
 
 
 class Rollout:
@@ -83,6 +86,7 @@ class Rollout:
     def _raise_generation(self) -> None:
         site, config = self._site, self.config
         identity = identity_of(config)
+        tls = site.open_tls(config)
         self.logs = site.open_logs(config)
         if self._old is None:
             site.use_logs(self.logs)
@@ -94,7 +98,7 @@ class Rollout:
         habitat = Habitat(identity, config.server.chroot, config.server.breakagelog)
         self._added = site.backends.add(self._board, habitat)
         self.generation = Generation(
-            self._number, config, self._board, self.logs, listeners, identity, site.crew
+            self._number, config, self._board, self.logs, listeners, tls, identity, site.crew
         )
 
     # -- what happens meanwhile -----------------------------------------------------------------

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from ..certs import Contexts
 from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerMain, WorkerStart
 from ..config.model import Config, ListenerSpec
 from ..log import LogFiles
@@ -157,6 +158,7 @@ class Generation:
         board: Board,
         logs: LogFiles,
         listeners: tuple[tuple[ListenerSpec, socket.socket], ...],
+        tls: Contexts,
         identity: user.Identity | None,
         crew: Crew,
     ) -> None:
@@ -168,6 +170,7 @@ class Generation:
         self.workers: list[Worker] = []
         self.is_over = False
         self._listeners = listeners
+        self._tls = tls
         self._identity = identity
         self._crew = crew
         self._backoffs: dict[int, BackOff] = {}
@@ -283,7 +286,14 @@ class Generation:
         self.board.claim(row, number)
         return self._crew.main(
             WorkerStart(
-                self.config, self.number, number, self.board, self._listeners, channel, self.logs
+                self.config,
+                self.number,
+                number,
+                self.board,
+                self._listeners,
+                channel,
+                self.logs,
+                self._tls,
             )
         )
 
@@ -376,9 +386,10 @@ class Generation:
         return problems
 
     def close(self) -> None:
-        """Let go of board and logs, when no worker has them any more."""
+        """Let go of board, logs and keys, when no worker has them any more."""
         self.board.close()
         self.logs.close()
+        self._tls.close()
 
 
 def worker_count(config: Config) -> int:

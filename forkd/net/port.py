@@ -48,12 +48,17 @@ class Listener(Protocol):
 class Port(Protocol):
     """One end of a byte path."""
 
-    bytes_in: int
-    """Bytes received since ``attach``."""
-    bytes_out: int
-    """Bytes handed to the system since ``attach``."""
-    queued: int
-    """Bytes that wait to be sent."""
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received since ``attach``."""
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes handed to the system since ``attach``."""
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be sent."""
 
     def attach(self, listener: Listener) -> None:
         """From now on *listener* hears, and reading is on.  An end that came before is told
@@ -372,7 +377,7 @@ class FdPort:
             log.exception("port: listener failed")
 
 
-class _Nobody:
+class Nobody:
     """Hears a port that nobody listens to."""
 
     def on_data(self, data: Buffer) -> None: ...
@@ -381,7 +386,7 @@ class _Nobody:
     def on_close(self, why: str) -> None: ...
 
 
-class _Lingering(_Nobody):
+class _Lingering(Nobody):
     """Hears a port that is being closed: input is dropped, its end is the end once all is sent."""
 
     __slots__ = ("_listener", "_port")
@@ -419,7 +424,7 @@ class _Closed:
     def close(self) -> None: ...
 
 
-_NOBODY = _Nobody()
+_NOBODY = Nobody()
 _CLOSED = _Closed()
 
 

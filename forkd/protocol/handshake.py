@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha1
 from typing import Protocol
 
-from ..errors import BadRequest, OriginRefused, UpgradeRequired
+from ..errors import BackendBroken, BadRequest, OriginRefused, UpgradeRequired
 from ..message import Fields, Head, Pair, Request
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -85,6 +86,41 @@ def response_head(request: Request, settings: HandshakeSettings) -> Head:
         return Head(200, Fields(agreed))
     accept = accept_key(request.fields.get("sec-websocket-key"))
     return Head(101, Fields((("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accept), *agreed)))
+
+
+# -- an extended CONNECT at a backend that knows HTTP/1.1 (RFC 8441; upgrade.md 4) --------------
+
+
+def upgrade_request(request: Request, key: str) -> Request:
+    """The extended CONNECT *request* as the upgrade of HTTP/1.1 that asks for the same.
+
+    *key* is the Sec-WebSocket-Key, unless the client has sent one, which nobody asked of it.
+    """
+    fields = request.fields.without("upgrade", "connection", "content-length")
+    added: list[Pair] = [("Upgrade", request.protocol), ("Connection", "Upgrade")]
+    if "sec-websocket-key" not in fields:
+        added.append(("Sec-WebSocket-Key", key))
+    return replace(
+        request, method="GET", version="HTTP/1.1", protocol="", fields=fields.plus(*added)
+    )
+
+
+def check_accept(asked: Request, head: Head) -> None:
+    """Refuse a 101 that does not prove that the backend has understood *asked* (section 4.1).
+
+    Raises BackendBroken.
+    """
+    expected = accept_key(asked.fields.get("sec-websocket-key"))
+    if head.fields.get("sec-websocket-accept").strip(" \t") != expected:
+        raise BackendBroken("Sec-WebSocket-Accept does not fit the key")
+
+
+def connect_head(head: Head) -> Head:
+    """The answer to an extended CONNECT that says what the 101 *head* would."""
+    if head.status != 101:
+        return head
+    fields = head.fields.without("upgrade", "connection", "sec-websocket-accept")
+    return replace(head, status=200, fields=fields, length=None)
 
 
 def sends_binary(request: Request, settings: HandshakeSettings) -> bool:

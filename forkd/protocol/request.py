@@ -27,17 +27,24 @@ def make_request(
     *,
     number: int = 0,
     started: float = 0.0,
+    has_ended: bool = True,
+    protocol: str = "",
 ) -> Request:
     """The request that *head* makes on *connection*.
 
-    *number* and *started* as in ``Request``.  Raises BadRequest, LengthRequired,
+    In HTTP/2, *has_ended* says that no body follows, and *protocol* is that of an extended
+    CONNECT.  *number* and *started* as in ``Request``.  Raises BadRequest, LengthRequired,
     NotImplementedHere.
     """
     index = _joined(head.fields)
-    length, framed = _framing(head, index, options)
-    keep_alive = framed and _keep_alive(head)
+    length: int | None
+    if head.version == "HTTP/2.0":
+        length, keep_alive = _h2_length(head.method, index, has_ended, options), True
+    else:
+        length, framed = _framing(head, index, options)
+        keep_alive = framed and _keep_alive(head)
     _check_upgrade(head, index)
-    authority, target = _split_target(head, options)
+    authority, target = ("", head.target) if protocol else _split_target(head, options)
     host = _host(head, index, authority, connection, options)
     path, query, decoded = _path(target, options)
     return Request(
@@ -54,6 +61,8 @@ def make_request(
         connection=connection,
         remote=connection.peer,
         scheme="https" if connection.tls else "http",
+        environment=connection.environment,
+        protocol=protocol,
         number=number,
         started=started,
     )
@@ -135,6 +144,19 @@ def _framing(head: RawHead, index: _Index, options: ParseOptions) -> tuple[int |
     index.pop("content-length", None)
     _check_body(head.method, MAX_LENGTH, options)
     return None, length is None
+
+
+def _h2_length(
+    method: str, index: _Index, has_ended: bool, options: ParseOptions
+) -> int | None:
+    """Frames tell where a body of HTTP/2 ends; that of CONNECT belongs to the tunnel."""
+    field = index.get("content-length")
+    length = None if field is None else _length(field[1])
+    if has_ended or method == "CONNECT":
+        length = 0
+    if method in ("GET", "HEAD"):
+        _check_body(method, 1 if length is None else length, options)
+    return length
 
 
 def _length(text: str) -> int:

@@ -46,6 +46,11 @@ class RawHead(NamedTuple):
     fields: list[Pair]
 
 
+def known_method(name: str) -> str | None:
+    """The one string that requests share for the method *name*; None for an unknown one."""
+    return _METHODS.get(name)
+
+
 def find_end(data: bytes | bytearray, searched: int = 0) -> int:
     """The size of the head that *data* begins with, its blank line included; -1: unfinished.
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -23,6 +24,7 @@ from gevent.event import Event
 from .. import log as error_log
 from ..accesslog import AccessLogs, Entry
 from ..address import Address
+from ..certs import ServerTls, hush_bad_names
 from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerStart
 from ..config.model import AccessLogSettings, Config, ListenerSpec
 from ..errors import ClientGone
@@ -31,11 +33,12 @@ from ..gateway.dispatch import handle
 from ..gateway.pool import Pool
 from ..http.connection import Service
 from ..http.exchange import Exchange
-from ..http.negotiate import serve_connection
+from ..http.negotiate import refuse_plain, serve_connection
 from ..message import ConnInfo
 from ..metrics import Column, responses
 from ..net.port import FdPort
 from ..net.resolve import Resolver
+from ..net.tls import HandshakeFailed, PlainText, secure
 from ..scoreboard import WorkerState
 from .accept import Acceptor, may_accept
 from .orphan import GRACE, are_backends_left, end_backends, kill_backends
@@ -46,6 +49,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_TIME = 1.0  # seconds that a stop leaves for what is queued
 LAST_WORDS = 2.0  # seconds before the end of a graceful stop at which tunnels get Close 1001
+HANDSHAKE_TIME = 10.0  # seconds for TLS; fewer where server.max-read-idle says so
 LINGER_TIME = 5.0  # seconds that closing connections may still take at the end of a drain
 STALE = 5.0  # seconds without a tick after which another worker's numbers do not count
 SPARE_FDS = 64  # descriptors that are not connections: logs, listeners, files being served
@@ -55,6 +59,7 @@ _MAX_LOG_FDS = 253  # SCM_MAX_FD
 
 def main(start: WorkerStart) -> int:
     """Run until drained or stopped; the exit status."""
+    hush_bad_names()
     return Worker(start).run()
 
 
@@ -70,6 +75,7 @@ class Worker:
         self.balancer = Balancer(start.board)
         self.pool = Pool()
         self.resolver = Resolver()
+        self.tls = start.tls
         self._logs = start.logs
         self._access_logs = AccessLogs(start.logs)
         self._service = Service(start.config, self._log_request)
@@ -126,8 +132,8 @@ class Worker:
 
     @property
     def connections(self) -> int:
-        """Client connections, tunnels included."""
-        return len(self._greenlets) + len(self.tunnels)
+        """Client connections, with tunnels and the requests of HTTP/2."""
+        return len(self._greenlets) + len(self.tunnels) + self._service.streams
 
     def _has_room(self) -> bool:
         if self.connections < self._limit:
@@ -149,11 +155,12 @@ class Worker:
 
     def _accepted_by(self, spec: ListenerSpec) -> Callable[[socket.socket, Any], None]:
         wildcard = spec.address.host in ("0.0.0.0", "::")
+        tls = self.tls.server(spec)
 
         def accepted(sock: socket.socket, peer: Any) -> None:
             local = address_of(sock.getsockname()) if wildcard else spec.address
             info = ConnInfo(address_of(peer), local, spec.address)
-            greenlet = gevent.spawn(self._serve, FdPort(sock), info)
+            greenlet = gevent.spawn(self._serve, FdPort(sock), info, tls)
             self._greenlets.add(greenlet)
             greenlet.rawlink(self._connection_done)
             self.row.add(Column.ACCEPTED)
@@ -161,12 +168,28 @@ class Worker:
 
         return accepted
 
-    def _serve(self, port: FdPort, info: ConnInfo) -> None:
+    def _serve(self, port: FdPort, info: ConnInfo, tls: ServerTls | None) -> None:
         try:
-            serve_connection(port, info, self._service, self._handle)
+            if tls is None:
+                serve_connection(port, info, self._service, self._handle)
+            else:
+                self._serve_tls(port, info, tls)
         except Exception:
             log.exception("connection from %s: failed", info.peer)
             port.abort("internal error")
+
+    def _serve_tls(self, port: FdPort, info: ConnInfo, tls: ServerTls) -> None:
+        patience = min(HANDSHAKE_TIME, self.config.base.limits.max_read_idle)
+        try:
+            secured = secure(port, partial(tls.session, info), patience)
+        except PlainText as found:
+            refuse_plain(found.port, info, self._service)
+        except (HandshakeFailed, TimeoutError) as error:
+            level = logging.INFO if tls.spec.log_failures else logging.DEBUG
+            log.log(level, "%s: %s", info.peer, error)
+        else:
+            info = tls.described(secured.session)
+            serve_connection(secured, info, self._service, self._handle)
 
     def _handle(self, exchange: Exchange) -> None:
         handle(exchange, self)
@@ -253,7 +276,7 @@ class Worker:
             return
         log.info("%s: draining, %d connections", self._name, self.connections)
         self.row[Column.STATE] = WorkerState.DRAINING
-        self._service.draining = True
+        self._service.drain()
         for acceptor in self._acceptors:
             acceptor.close()
         self.pool.close()

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from authority import Authority
 from e2e.harness import REPOSITORY, Forkd, free_port, wait_for
 from e2e.webdriver import Browser
 
@@ -44,11 +45,16 @@ def test_default_configuration_is_fine(forkd: Forkd) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_what_the_default_configuration_comments_out_is_fine_too(forkd: Forkd) -> None:
+def test_what_the_default_configuration_comments_out_is_fine_too(
+    forkd: Forkd, tmp_path: Path
+) -> None:
     text = (REPOSITORY / "conf" / "forkd.conf").read_text()
     everything = re.sub(r"^#(?=\S)", "", text, flags=re.M)
     program = forkd.write("echo.pl", "#!/bin/sh\n")
     everything = everything.replace("/usr/local/lib/forkd/echo.pl", str(program))
+    issued = Authority(tmp_path / "authority").issue("example.org")
+    everything = re.sub(r"/etc/ssl/\S*\.pem", str(issued.certificate), everything)
+    everything = re.sub(r"/etc/ssl/\S*\.key", str(issued.key), everything)
     path = forkd.write("everything.conf", everything)
     checked = forkd.run("check", "-f", str(path))
     assert checked.returncode == 0, checked.stderr

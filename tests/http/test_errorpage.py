@@ -31,6 +31,13 @@ def test_response() -> None:
     assert dict(head.fields) == {"Content-Range": "bytes */6", "Content-Type": "text/html"}
 
 
+def test_what_a_client_has_to_be_told_no_file_hides(tmp_path: Path) -> None:
+    (tmp_path / "status-400.html").write_bytes(b"custom")
+    errors = ErrorSettings(errorfile_prefix=str(tmp_path / "status-"))
+    body = error_response(400, errors, why="Speak up.")[1]
+    assert b"<h1>400 Bad Request</h1>\n<p>Speak up.</p>" in body
+
+
 def test_files_of_the_admin(tmp_path: Path) -> None:
     errors = ErrorSettings(errorfile_prefix=str(tmp_path / "status-"))
     (tmp_path / "status-404.html").write_bytes(b"custom \xff")

@@ -147,7 +147,6 @@ def test_one_blank_line_may_stand_between_requests(connect: Any, responses: Any)
         (GET + b"\r\n\r\n" + GET, [200, 400]),
         (GET + b"\n" + GET, [200, 400]),
         (b"\x16\x03\x01\x02", [400]),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400]),
         (GET + b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n" + GET, [200, 400]),
         (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", [501]),
         (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n", [411]),

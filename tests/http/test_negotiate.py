@@ -9,7 +9,7 @@ import pytest
 
 from forkd.config.model import Features, Limits, ServerSettings
 from forkd.http import negotiate
-from forkd.http.negotiate import PREFACE
+from forkd.protocol.h2_frames import PREFACE
 
 GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -55,11 +55,20 @@ def test_switched_off(connect: Any, responses: Any, other: list[bytes]) -> None:
     assert answer.status == 400 and not other
 
 
-def test_not_spoken(connect: Any, responses: Any) -> None:
+def test_not_spoken(connect: Any, responses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(negotiate.VERSIONS, "h2")
     client = connect()
     (answer,) = responses(client.send(PREFACE))
     assert (answer.version, answer.status) == ("HTTP/1.0", 400)
     assert client.port.closing
+
+
+def test_a_silent_connection_is_idle(connect: Any) -> None:
+    client = connect()
+    client.do(client.service.close_idle)
+    assert client.port.closing
+    client.do(client.port.finish)
+    assert client.is_over and not client.service.connections
 
 
 def test_nothing_or_half_a_preface_comes(connect: Any, other: list[bytes]) -> None:

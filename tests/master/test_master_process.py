@@ -14,6 +14,7 @@ from typing import Any
 
 from forkd.address import Address
 from forkd.config.model import Features, ListenerSpec
+from forkd.config.tls import CertificateFiles, TlsSpec
 from forkd.unix import pidfile
 
 Eventually = Callable[..., Any]
@@ -578,6 +579,21 @@ def test_reload_that_cannot_bind_is_undone(server: Any) -> None:
     assert server.worker_pids() == pids
     assert server.ask("status")["listeners"] == [str(server.config.listeners[0].address)]
     assert server.connect()[2] == 1
+
+
+def test_reload_whose_certificate_has_vanished_is_undone(server: Any) -> None:
+    """It was there when the configuration was checked."""
+    server.start()
+    (spec,) = server.config.listeners
+    tls = TlsSpec(CertificateFiles(str(server.folder / "gone.pem")))
+    server.next(replace(server.config, listeners=(replace(spec, tls=tls),)))
+    answer = server.ask("reload")
+    assert (answer["ok"], answer["code"]) == (False, 6)
+    assert "gone.pem: No such file" in answer["error"]
+    assert server.connect()[2] == 1
+    assert server.ask("status")["generation"] == 1
+    server.next(server.config)
+    assert server.ask("reload") == {"ok": True, "generation": 2}
 
 
 def test_reload_whose_backend_dies_is_undone(
