@@ -216,6 +216,13 @@ class TlsPort:
         peer: Peer = getattr(self._below, "peer", Peer.OPEN)
         return peer
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether anything has come that nobody has heard of; also after the end or a loss."""
+        if self._held or self._has_ended or self._closed_why is not None:
+            return True
+        return bool(getattr(self._below, "is_readable", False))
+
     def attach(self, listener: Listener) -> None:
         self._listener = listener
         self.bytes_in = 0
