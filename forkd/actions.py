@@ -7,9 +7,12 @@ ConfigError, StartError or Refused, and becomes a message in ``cli``.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,15 +22,21 @@ import click
 from . import paths
 from .errors import ConfigError
 from .service import Refused, Service, State
+from .unix import activation, reexec, signals
+from .unix.notify import Notifier
 from .unix.pidfile import AlreadyRunning
+from .unix.reexec import CommandLine
 
 if TYPE_CHECKING:
+    from . import server
     from .config.model import Config
 
 DEFAULT_FILE = "/etc/forkd/forkd.conf"
 GRACEFUL_TIMEOUT = 8.0  # server.graceful-shutdown-timeout where the server cannot be asked
 STOP_MARGIN = 2.0  # seconds that a stop waits beyond it
 ASK_TIMEOUT = 5.0  # seconds for an answer that needs no work
+INIT = 1  # the first process of a system or a container
+UPGRADE_TIMEOUT = 180.0  # seconds: 30 to try the program, a reload before it, another behind it
 RELOAD_TIMEOUT = 75.0  # seconds: 30 to load, 30 until the new workers are ready, and some more
 
 
@@ -37,7 +46,6 @@ class Exit(IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
-    NOT_IMPLEMENTED = 3
     NOT_ALLOWED = 4
     MISSING = 5
     BAD_CONFIG = 6
@@ -68,9 +76,11 @@ class Call:
         self.strict: bool = given["strict"]
         self.timeout: float | None = given["timeout"]
         self.quiet: bool = given["quiet"]
-        self.foreground: bool = given["foreground"]
+        # Who detached in the first process of a container would end that.
+        self.foreground: bool = given["foreground"] or os.getpid() == INIT
         self.overrides: tuple[str, ...] = given["overrides"]
         self.now: bool = given["now"]
+        self.idle_limit: float = given["idle"] or 0
         self.as_json: bool = given["as_json"]
         self.print_tree: bool = given["print_tree"] or given["print_parsed"]
         self.silent: bool = given["test"] > 1
@@ -132,17 +142,22 @@ class Call:
 
 
 def start(call: Call) -> int:
+    if os.getpid() == INIT:
+        # And for the init of a container no signal has a default.
+        signals.end_on(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    # Before anything is started that would take them for its own.
+    inherited, notifier = activation.take(os.environ), Notifier.take(os.environ)
     pid = call.service.pid
     if pid:
         return _already_running(call, pid)
-    from . import preflight, server
+    from . import server
 
     config = call.startable()
-    options = server.Options(
-        call.identity,
-        paths.pid_file_for(call.identity, call.pid_file, config.server.pid_file),
-        call.foreground,
-        preflight.loader(call.file, call.overrides, call.strict),
+    options = replace(
+        _server_options(call),
+        pid_file=paths.pid_file_for(call.identity, call.pid_file, config.server.pid_file),
+        inherited=inherited,
+        notifier=notifier,
     )
     try:
         status = server.start(config, options)
@@ -151,6 +166,39 @@ def start(call: Call) -> int:
     if not call.foreground:
         call.say(f"started, pid {Service(options.pid_file).pid}")
     return status
+
+
+def _server_options(call: Call) -> server.Options:
+    """Whatever *call* alone tells."""
+    from . import preflight, server
+
+    return server.Options(
+        call.identity,
+        pid_file="",
+        foreground=call.foreground,
+        load=preflight.loader(call.file, call.overrides, call.strict),
+        idle_limit=call.idle_limit,
+        command=CommandLine.own(),
+    )
+
+
+def resume(call: Call, left: bytes) -> int:
+    """Behind an upgrade, in the same process: go on where the program before has *left*."""
+    notifier = Notifier.take(os.environ)
+    from . import server
+
+    return server.resume(left, replace(_server_options(call), notifier=notifier))
+
+
+def try_upgrade(call: Call, state: int) -> int:
+    """Before an upgrade, beside the server: could this program go on where *state* says?"""
+    if call.file == paths.STDIN:
+        raise Refused("a server whose configuration came by standard input cannot be upgraded")
+    from . import server
+
+    server.try_out(reexec.read(state))
+    _ = call.config
+    return Exit.OK
 
 
 def _already_running(call: Call, pid: int) -> int:
@@ -214,6 +262,15 @@ def reload(call: Call) -> int:
     call.checked()
     answer = call.service.ask("reload", _timeout(call, RELOAD_TIMEOUT))
     call.say(f"reloaded, generation {answer.get('generation', '?')}")
+    return Exit.OK
+
+
+def upgrade(call: Call) -> int:
+    if not call.service.pid:
+        complain("not running")
+        return Exit.NOT_RUNNING
+    answer = call.service.ask("upgrade", _timeout(call, UPGRADE_TIMEOUT))
+    call.say(f"upgraded, generation {answer.get('generation', '?')}")
     return Exit.OK
 
 
@@ -293,6 +350,8 @@ def status_line(state: State, details: Mapping[str, Any]) -> str:
     words = [f"running, pid {details['pid']}"]
     if "error" in details:
         return f"{words[0]} ({details['error']})"
+    older = [one for one in details.get("generations", ()) if one["draining"] is not None]
+    details = {**details, "draining": older or None}
     for text, key in _STATUS_WORDS:
         value = details.get(key)
         if value is not None:
@@ -303,6 +362,7 @@ def status_line(state: State, details: Mapping[str, Any]) -> str:
 
 _STATUS_WORDS = (
     ("generation %s", "generation"),
+    ("%s more draining", "draining"),
     ("%s workers", "workers"),
     ("%s connections", "connections"),
     ("%s tunnels", "tunnels"),
@@ -323,6 +383,15 @@ def test(call: Call) -> int:
     elif not call.silent:
         call.say("Syntax OK")
     return Exit.OK
+
+
+def serve_one(call: Call) -> int:
+    """lighttpd's -1: the client on standard input."""
+    from . import oneshot
+
+    if call.file == paths.STDIN:
+        raise Refused("-1: standard input is the client's, and cannot be the configuration")
+    return oneshot.serve(call.startable())
 
 
 def complain(text: str) -> None:

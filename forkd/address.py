@@ -1,7 +1,8 @@
 """Socket addresses and networks as values: parse, compare, print.  No sockets here.
 
-Three kinds, told apart by the host text: a path is a unix socket, text with a colon is IPv6,
-anything else is IPv4 or a name that somebody still has to resolve.
+Four kinds, told apart by the host text: a path is a unix socket, ``fd:NAME`` a socket that a
+service manager hands over, other text with a colon is IPv6, anything else is IPv4 or a name that
+somebody still has to resolve.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+INHERITED = "fd:"
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where to listen or connect.  ``host`` is a path, an address without brackets, or a name."""
+    """Where to listen or connect.  ``host`` is a path, an address without brackets, ``fd:NAME``, or
+    a name."""
 
     host: str
     port: int = 0
@@ -23,13 +27,17 @@ class Address:
         return self.host.startswith("/")
 
     @property
+    def is_inherited(self) -> bool:
+        return self.host.startswith(INHERITED)
+
+    @property
     def is_inet6(self) -> bool:
-        return ":" in self.host and not self.is_unix
+        return ":" in self.host and not self.is_unix and not self.is_inherited
 
     @property
     def text(self) -> str:
-        """``/path``, ``host:port`` or ``[v6]:port``."""
-        if self.is_unix:
+        """``/path``, ``host:port``, ``[v6]:port`` or ``fd:NAME``."""
+        if self.is_unix or self.is_inherited:
             return self.host
         return f"[{self.host}]:{self.port}" if self.is_inet6 else f"{self.host}:{self.port}"
 

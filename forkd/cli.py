@@ -6,6 +6,7 @@ checked against them.  What an action does is in ``actions``.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from . import __version__, actions
 from .actions import DEFAULT_FILE, Call, Exit, NotStartable, StatusExit, complain
 from .errors import ConfigError, StartError
 from .service import Refused
+from .unix import reexec
 
 EXIT_CODES: Mapping[Exit, str] = {
     Exit.OK: "done, or there was nothing to do",
     Exit.FAILED: "failed: the message says why",
     Exit.USAGE: "the command line is wrong",
-    Exit.NOT_IMPLEMENTED: "the action is known but not implemented",
     Exit.NOT_ALLOWED: "permission denied",
     Exit.MISSING: "a program or certificate that the server needs is missing",
     Exit.BAD_CONFIG: "the configuration is missing or bad",
@@ -61,6 +62,7 @@ ACTIONS: tuple[Action, ...] = (
         ("condrestart",),
     ),
     Action("reload", actions.reload, "check, then go over to the new configuration without a gap"),
+    Action("upgrade", actions.upgrade, "let the program on disk take over, in the same process"),
     Action("force-reload", actions.force_reload, "reload; restart where that is refused"),
     Action("reopen", actions.reopen, "open all log files anew", aliases=("reopen-logs",)),
     Action("status", actions.status, "say in one line how the server is", ("as_json",)),
@@ -69,9 +71,6 @@ ACTIONS: tuple[Action, ...] = (
         ("configtest",),
     ),
 )  # fmt: skip
-
-UNIMPLEMENTED = ("upgrade",)
-"""Actions that forkd(8) reserves."""
 
 _BY_NAME = {name: action for action in ACTIONS for name in (action.name, *action.aliases)}
 _OF_ONE_ACTION = {name for action in ACTIONS for name in action.options}
@@ -106,15 +105,21 @@ OPTIONS: tuple[click.Option, ...] = (
     click.Option(["-t", "test"], count=True, help="check FILE; -tt: thoroughly and silently"),
     _flag("-p", "print_parsed", text="print the configuration as it was understood"),
     click.Option(["-m", "modules"], metavar="DIR", help="ignored, for lighttpd's sake"),
-    click.Option(["-i", "idle"], metavar="N", help="not supported"),
-    _flag("-1", "one_shot", text="not supported"),
+    click.Option(
+        ["-i", "idle"], metavar="N", type=click.IntRange(min=1),
+        help="stop when there was no connection for N seconds",
+    ),
+    _flag("-1", "one_shot", text="serve the one client on standard input"),
+    click.Option(
+        ["--preflight"], metavar="FD", type=int, hidden=True,
+        help="say whether this program could go on where FD says that a server is",
+    ),
     _flag("-v", "--version", text="print the version"),
     _flag("-V", "features", text="print the version and the features"),
     _flag("-h", "--help", text="print this"),
 )  # fmt: skip
 
-NOT_SUPPORTED = {"one_shot": "-1 (one request on standard input)", "idle": "-i (idle limit)"}
-_OF_NO_ACTION = {"test", "print_parsed"}
+_OF_NO_ACTION = {"test", "print_parsed", "idle", "one_shot"}
 
 
 # -- from words to a call ---------------------------------------------------------------------
@@ -136,14 +141,22 @@ def dispatch(**given: Any) -> int:
     informed = _inform(given)
     if informed is not None:
         return informed
-    for name, text in NOT_SUPPORTED.items():
-        if given[name]:
-            raise click.UsageError(f"{text} is not supported")
     _check_usage(given, words)
     call = Call(given, in_lighttpd_style=not words)
+    if given["preflight"] is not None:
+        return actions.try_upgrade(call, given["preflight"])
+    if (left := _left_behind()) is not None:
+        return actions.resume(call, left)
     if not words:
         return _without_action(call, given)
     return _BY_NAME[words[0]].run(call)
+
+
+def _left_behind() -> bytes | None:
+    try:
+        return reexec.take(os.environ)
+    except (OSError, ValueError) as error:
+        raise StartError(f"{reexec.VARIABLE}: {error}") from None
 
 
 def _without_action(call: Call, given: Mapping[str, Any]) -> int:
@@ -152,6 +165,8 @@ def _without_action(call: Call, given: Mapping[str, Any]) -> int:
         raise click.UsageError("No configuration available. Try using -f option.")
     if given["test"] or given["print_parsed"]:
         return actions.test(call)
+    if given["one_shot"]:
+        return actions.serve_one(call)
     return actions.start(call)
 
 
@@ -198,8 +213,6 @@ def _action(words: Sequence[str]) -> Action | None:
         raise click.UsageError(f"one action is expected, not {' '.join(words)}")
     action = _BY_NAME.get(words[0])
     if action is None:
-        if words[0] in UNIMPLEMENTED:
-            raise Refused(f"{words[0]} is not implemented", Exit.NOT_IMPLEMENTED)
         raise click.UsageError(f"unknown action {words[0]}; forkd -h lists those there are")
     return action
 
@@ -216,8 +229,17 @@ command = _Command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, ``sys.argv`` by default; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _stand_somewhere()
     status = _run(words)
     return Exit.NO_START if status and not has_action(words) else status
+
+
+def _stand_somewhere() -> None:
+    """In ``/`` where our folder is gone: nothing relative to that is found either."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")
 
 
 def _run(words: list[str]) -> int:
@@ -239,7 +261,7 @@ def _run(words: list[str]) -> int:
 
 def has_action(words: list[str]) -> bool:
     """Whether *words*, which may be wrong otherwise, hold an action; if not, exit as lighttpd."""
-    if any(word in _BY_NAME for word in words):
+    if any(word in _BY_NAME or word == "--preflight" for word in words):
         return True
     try:
         context = command.make_context(

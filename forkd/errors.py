@@ -88,10 +88,6 @@ class NotImplementedHere(ForkdError):
     status, close_code = 501, 1002
 
 
-class BackendUnreachable(ForkdError):
-    status = 502
-
-
 class BackendBroken(ForkdError):
     """The backend answered, but not what its protocol allows."""
 
@@ -110,6 +106,10 @@ class NoBackend(ForkdError):
     def __init__(self, text: str, retry_after: int = 1) -> None:
         super().__init__(text)
         self.fields = (("Retry-After", str(retry_after)),)
+
+
+class Refused(NoBackend):
+    """The backend has done nothing with the request: it may be sent again, elsewhere."""
 
 
 class BackendTimeout(ForkdError):

@@ -34,13 +34,36 @@ class LogPlan:
     error_to_syslog: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLog:
+    """One log of a LogsRecord."""
+
+    name: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogsRecord:
+    """Open logs, for a program that goes on in this process."""
+
+    plan: LogPlan
+    files: tuple[OpenLog, ...]
+    captures: bool = False
+
+
 class LogFiles:
     """The open logs of one generation, by name.  The master closes them; workers just end."""
 
-    def __init__(self, plan: LogPlan, previous: LogFiles | None = None) -> None:
+    def __init__(
+        self,
+        plan: LogPlan,
+        previous: LogFiles | None = None,
+        handed: Mapping[str, int] | None = None,
+    ) -> None:
         """Open everything; commands that *previous* runs are shared with it.
 
-        Raises StartError: the first log that cannot be opened, and why.
+        *handed*: descriptors of those that are open already.  Raises StartError: the first log that
+        cannot be opened, and why.
         """
         self.plan = plan
         self._files: dict[str, LogFile] = {}
@@ -50,33 +73,47 @@ class LogFiles:
         except ValueError as error:
             raise StartError(str(error), 6) from None
         try:
-            self._open({} if previous is None else previous._files)
+            self._open({} if previous is None else previous._files, handed or {})
         except StartError:
             self.close()
             raise
 
-    def _open(self, running: Mapping[str, LogFile]) -> None:
+    @classmethod
+    def restore(cls, record: LogsRecord) -> LogFiles:
+        """The logs of the program before this one, nothing opened anew.  Raises StartError."""
+        self = cls(record.plan, handed={file.name: file.fd for file in record.files})
+        self._captures = record.captures
+        return self
+
+    def snapshot(self) -> LogsRecord:
+        files = (OpenLog(name, file.fd) for name, file in self._files.items())
+        return LogsRecord(self.plan, tuple(files), self._captures)
+
+    def _open(self, running: Mapping[str, LogFile], handed: Mapping[str, int]) -> None:
         names = dict.fromkeys((self.plan.error, *self.plan.others))
         if len(names) > MAX_FILES:
             raise StartError(f"{len(names)} log files; {MAX_FILES} are possible", 6)
         for name in names:
             try:
-                self._files[name] = self._open_one(name, running.get(name))
+                self._files[name] = self._open_one(name, running.get(name), handed.get(name))
             except OSError as error:
                 code = 4 if isinstance(error, PermissionError) else 1
                 raise StartError(f"log {name}: {_reason(error)}", code) from None
 
-    def _open_one(self, name: str, running: LogFile | None) -> LogFile:
+    def _open_one(self, name: str, running: LogFile | None, fd: int | None) -> LogFile:
         if is_inherited(name):
-            return LogInherited(name)
+            return LogInherited(name, fd=fd)
         if not name.startswith("|"):
-            return LogFile(name, self.plan.owner)
+            return LogFile(name, self.plan.owner, fd)
         stderr = None if name == self.plan.error else self.error_fd
-        return LogPipe(name, stderr, running if isinstance(running, LogPipe) else None)
+        return LogPipe(name, stderr, running if isinstance(running, LogPipe) else None, fd)
 
     @property
     def error_fd(self) -> int:
         return self._files[self.plan.error].fd
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
 
     def fd(self, name: str) -> int:
         """The descriptor of log *name*.  Raises KeyError when the plan does not name it."""

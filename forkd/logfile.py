@@ -30,14 +30,19 @@ log = logging.getLogger(__name__)
 class LogFile:
     """A file that is appended to.  ``fd`` is its owner's until ``close``."""
 
-    def __init__(self, name: str, owner: tuple[int, int] | None = None) -> None:
-        """Open or create *name*; *owner* is (uid, gid) to give it to.  Raises OSError."""
+    def __init__(
+        self, name: str, owner: tuple[int, int] | None = None, fd: int | None = None
+    ) -> None:
+        """Open or create *name*; *owner* is (uid, gid) to give it to.  Raises OSError.
+
+        *fd*: it is open already.
+        """
         self.name = name
         self._path = os.path.abspath(name)  # a daemon may have left this folder by a reopen
         self._owner = owner
         self._lost = 0
         self._why = ""
-        self.fd = self._open()
+        self.fd = self._open() if fd is None else fd
 
     def reopen(self) -> None:
         """Put the file that now has this name under ``fd``.  Raises OSError: the old one stays."""
@@ -84,12 +89,16 @@ class LogPipe(LogFile):
     """``|command``: a program that the master starts and that reads lines on standard input."""
 
     def __init__(
-        self, name: str, stderr: int | None = None, running: LogPipe | None = None
+        self,
+        name: str,
+        stderr: int | None = None,
+        running: LogPipe | None = None,
+        fd: int | None = None,
     ) -> None:
         """*stderr* is the command's; None: nowhere.  *running*: the same one, to be shared."""
         self._stderr = stderr
         self._running = running
-        super().__init__(name)
+        super().__init__(name, fd=fd)
 
     def reopen(self) -> None:
         """Start the command again if it has died."""

@@ -6,7 +6,6 @@ not know itself: how names are resolved, and what other modules say about their 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import socket
@@ -65,8 +64,10 @@ def loader(file: str, overrides: Sequence[str], strict: bool) -> Callable[[], Co
     def load_again() -> Config:
         if file == STDIN:
             raise StartError("a configuration from standard input cannot be reloaded")
-        with contextlib.suppress(OSError):  # gone: then nothing relative to it is found either
+        try:
             os.chdir(folder)
+        except OSError:  # gone, and perhaps we stand in it still
+            os.chdir("/")
         return load(path, None, overrides, strict)
 
     return load_again

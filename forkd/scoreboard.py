@@ -16,10 +16,11 @@ import mmap
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from .address import numbered
-from .config.model import BackendSpec, Proc
+from .config.backend import BackendSpec, Proc
 from .metrics import COUNTERS, Column
 
 CELL = 8  # bytes
@@ -57,6 +58,7 @@ class ProcCell(IntEnum):
     DEATHS = 2  # times it ended; written after LAST_STATUS
     LAST_STATUS = 3  # as waitstatus_to_exitcode: exit status, or minus the signal
     ELSEWHERE = 4  # its load on other generations' boards, written once a second
+    RETRY_AT = 5  # when it is started again if it is THROTTLED, as ``now_ms``
 
 
 class WorkerCell(IntEnum):
@@ -64,6 +66,42 @@ class WorkerCell(IntEnum):
 
     LOAD = 0
     TAKEN = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the cells of a board mean: their names in the order in memory."""
+
+    columns: tuple[str, ...]
+    worker_cells: tuple[str, ...]
+    proc_cells: tuple[str, ...]
+
+    def stride(self, procs: int) -> int:
+        """Cells from one row to the next: whole cache lines."""
+        cells = len(self.columns) + procs * len(self.worker_cells)
+        return -(-cells // LINE) * LINE
+
+    def size(self, rows: int, procs: int) -> int:
+        """Bytes of a board."""
+        return (rows * self.stride(procs) + procs * len(self.proc_cells)) * CELL
+
+
+def _names(cells: type[IntEnum]) -> tuple[str, ...]:
+    return tuple(cell.name for cell in sorted(cells))
+
+
+LAYOUT = Layout(_names(Column), _names(WorkerCell), _names(ProcCell))
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRecord:
+    """A board for a program that goes on in this process, and may have another layout."""
+
+    fd: int
+    generation: int
+    rows: int
+    procs: tuple[Proc, ...]
+    layout: Layout
 
 
 def procs_for(backends: Iterable[BackendSpec]) -> tuple[Proc, ...]:
@@ -166,14 +204,16 @@ class Board:
         rows: int,
         procs: tuple[Proc, ...],
         fd: int = -1,
+        layout: Layout = LAYOUT,
     ) -> None:
         self.generation = generation
         self.procs = procs
         self.fd = fd
         self._memory = memory
         self._cells = memoryview(memory).cast("q")
-        self._stride = _stride(len(procs))
-        self._rows = tuple(Row(self._cells, n * self._stride, n) for n in range(rows))
+        self.layout = layout
+        self._stride = layout.stride(len(procs))
+        self._rows = tuple(self._make_row(n) for n in range(rows))
         self._proc_cells = rows * self._stride
         self._by_backend: dict[BackendSpec, tuple[Proc, ...]] = {}
         for proc in procs:
@@ -182,15 +222,26 @@ class Board:
 
     @classmethod
     def create(cls, generation: int, rows: int, procs: tuple[Proc, ...]) -> Board:
-        """A board in a memfd, all zero but the remote procs, which are RUNNING for ever."""
-        size = size_of(rows, len(procs))
+        """A board in a memfd, all zero but the remote procs, which are RUNNING for ever.
+
+        Raises OSError.
+        """
+        size = LAYOUT.size(rows, len(procs))
         fd = os.memfd_create(f"forkd-board-{generation}", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size)
-        board = cls(mmap.mmap(fd, size), generation, rows, procs, fd)
+        try:
+            os.ftruncate(fd, size)
+            memory = mmap.mmap(fd, size)
+        except OSError:
+            os.close(fd)
+            raise
+        board = cls(memory, generation, rows, procs, fd)
         for proc in procs:
             if not proc.backend.is_spawned:
                 board.set_proc(proc, ProcCell.STATE, ProcState.RUNNING)
         return board
+
+    def snapshot(self) -> BoardRecord:
+        return BoardRecord(self.fd, self.generation, self.size, self.procs, self.layout)
 
     def close(self) -> None:
         """Unmap.  The board and its rows cannot be used any more."""
@@ -212,6 +263,9 @@ class Board:
 
     def row(self, index: int) -> Row:
         return self._rows[index]
+
+    def _make_row(self, index: int) -> Row:
+        return Row(self._cells, index * self._stride, index)
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of living workers, in the order of their indexes."""
@@ -286,6 +340,10 @@ class Board:
         """How it ended last: its exit status, or minus the number of the signal."""
         return self.proc(proc, ProcCell.LAST_STATUS)
 
+    def retry_at(self, proc: Proc) -> float:
+        """When a proc that is THROTTLED is started again, by the monotonic clock in seconds."""
+        return self.proc(proc, ProcCell.RETRY_AT) / 1000
+
     def proc(self, proc: Proc, cell: ProcCell) -> int:
         value: int = self._cells[self._proc_cells + proc.column * len(ProcCell) + cell]
         return value
@@ -300,14 +358,3 @@ class Board:
     def _sum(self, proc: Proc, cell: WorkerCell) -> int:
         first = self._worker_cell(MASTER_ROW, proc, cell)
         return sum(self._cells[first : self._proc_cells : self._stride])
-
-
-def size_of(rows: int, procs: int) -> int:
-    """Bytes of a board."""
-    return (rows * _stride(procs) + procs * len(ProcCell)) * CELL
-
-
-def _stride(procs: int) -> int:
-    """Cells from one row to the next: whole cache lines."""
-    cells = len(Column) + procs * len(WorkerCell)
-    return -(-cells // LINE) * LINE

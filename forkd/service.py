@@ -124,14 +124,15 @@ class Service:
 
 
 def is_forkd(pid: int) -> bool:
-    """Whether process *pid* is one of ours; one that is starting has no title of its own yet."""
+    """Whether process *pid* is one of ours; one that is starting, or has just become another
+    version, has no title of its own yet."""
     if proctitle.is_forkd(pid):
         return True
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return any(os.path.basename(word) == b"forkd" for word in words)
+    return any(os.path.basename(word) == b"forkd" or b"forkd.cli" in word for word in words)
 
 
 def children_of(pid: int) -> list[int]:

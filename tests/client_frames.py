@@ -6,6 +6,8 @@ Written apart from forkd's own encoder and decoder, so that both are compared wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
+from operator import xor
 from typing import NamedTuple
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -13,7 +15,7 @@ KEY = bytes.fromhex("37fa213d")  # of the RFC's examples
 
 
 def masked(payload: bytes, key: bytes = KEY) -> bytes:
-    return bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
+    return bytes(map(xor, payload, cycle(key)))
 
 
 def frame(

@@ -37,6 +37,8 @@ class Stream:
     reset: int | None = None
     stalled: bool = False
     """No credit is given."""
+    withheld: int = 0
+    """What would have been."""
 
     @property
     def is_over(self) -> bool:
@@ -54,6 +56,13 @@ class Stream:
         if end and not data:
             client.h2.end_stream(self.id)
             client.flush()
+
+    def go_on(self) -> None:
+        """No longer stalled."""
+        self.stalled = False
+        credit, self.withheld = self.withheld, 0
+        self.client.h2.increment_flow_control_window(credit, self.id)
+        self.client.flush()
 
     def say(self, payload: bytes) -> None:
         """A binary message."""
@@ -98,6 +107,7 @@ class H2Client:
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=15)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
@@ -115,13 +125,13 @@ class H2Client:
         body: bytes | None = None,
     ) -> Stream:  # fmt: skip
         head = [(":method", method), (":scheme", "http"), (":authority", "h"), (":path", path)]
-        return self._open([*head, *fields], body)
+        return self.open([*head, *fields], body)
 
     def connect(self, path: str, fields: Iterable[tuple[str, str]] = ()) -> Stream:
         """A tunnel for a WebSocket; its answer has not come yet."""
         head = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"),
                 (":authority", "h"), (":path", path), ("sec-websocket-version", "13")]  # fmt: skip
-        return self._open([*head, *fields], b"")
+        return self.open([*head, *fields], b"")
 
     def tunnel(self, path: str) -> Stream:
         stream = self.connect(path)
@@ -129,7 +139,7 @@ class H2Client:
         assert stream.status == 200, (stream.status, bytes(stream.data))
         return stream
 
-    def _open(self, head: list[tuple[str, str]], body: bytes | None) -> Stream:
+    def open(self, head: list[tuple[str, str]], body: bytes | None) -> Stream:
         number = self.h2.get_next_available_stream_id()
         self.h2.send_headers(number, head, end_stream=body is None)
         stream = self.streams[number] = Stream(self, number)
@@ -201,7 +211,9 @@ class H2Client:
     def _credit(self, stream: Stream, size: int) -> None:
         if size:
             self.h2.increment_flow_control_window(size)
-            if not stream.stalled:
+            if stream.stalled:
+                stream.withheld += size
+            else:
                 with suppress(h2.exceptions.StreamClosedError, KeyError):
                     self.h2.increment_flow_control_window(size, stream.id)
 

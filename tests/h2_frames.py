@@ -86,6 +86,7 @@ class Seen:
     status: dict[int, int] = field(default_factory=dict)
     fields: dict[int, dict[str, str]] = field(default_factory=dict)
     body: dict[int, bytes] = field(default_factory=dict)
+    trailers: dict[int, dict[str, str]] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
     rst: dict[int, str] = field(default_factory=dict)
     goaway: list[str] = field(default_factory=list)
@@ -116,8 +117,11 @@ class Seen:
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == HEADERS:
             pairs = {str(name): str(value) for name, value in self.decoder.decode(payload)}
-            self.status[stream] = int(pairs.pop(":status"))
-            self.fields[stream] = pairs
+            if ":status" in pairs:
+                self.status[stream] = int(pairs.pop(":status"))
+                self.fields[stream] = pairs
+            else:
+                self.trailers[stream] = pairs
         elif kind == DATA:
             self.body[stream] = self.body.get(stream, b"") + payload
             if payload:

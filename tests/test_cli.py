@@ -6,11 +6,13 @@ Configurations are real files; the server itself is replaced by a record of what
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import click
@@ -21,6 +23,7 @@ from forkd import __version__, cli, paths
 from forkd.actions import Exit
 from forkd.errors import StartError
 from forkd.service import Refused, Service
+from forkd.unix import reexec
 from forkd.unix.pidfile import AlreadyRunning
 
 GOOD = 'server.document-root = "@ROOT@"\nserver.bind = "127.0.0.1"\nserver.port = 8081\n'
@@ -28,6 +31,20 @@ NEEDS_A_PROGRAM = """\
 server.modules = ("mod_wstunnel")
 wstunnel.server = ("/ws/" => (("socket" => "/tmp/x.sock", "bin-path" => "/missing/program")))
 """
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """As those of ``server``."""
+
+    who: Any
+    pid_file: str
+    foreground: bool
+    load: Any
+    inherited: Any = ()
+    notifier: Any = None
+    idle_limit: float = 0
+    command: Any = None
 
 
 class World:
@@ -45,6 +62,14 @@ class World:
         status = self.starts()
         self.pid = 4711
         return status
+
+    def resume(self, left: bytes, options: Any) -> int:
+        self.calls.append(("resume", left, options.foreground))
+        return 0
+
+    def try_out(self, left: bytes) -> None:
+        self.calls.append(("try", left))
+        self.starts()
 
     def stop(self, patience: float, now: bool) -> bool:
         if not self.pid:
@@ -71,9 +96,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr(Service, "ask", lambda self, *args: world.ask(*args))
     server = ModuleType("forkd.server")
     server.start = world.start  # type: ignore[attr-defined]
-    server.Options = lambda who, pid_file, foreground, load: SimpleNamespace(  # type: ignore[attr-defined]
-        who=who, pid_file=pid_file, foreground=foreground, load=load
-    )
+    server.Options = ServerOptions  # type: ignore[attr-defined]
+    server.resume = world.resume  # type: ignore[attr-defined]
+    server.try_out = world.try_out  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "forkd.server", server)
     monkeypatch.setattr(forkd, "server", server, raising=False)
     return world
@@ -110,7 +135,7 @@ def test_version_features_help(capsys: pytest.CaptureFixture[str]) -> None:
     for action in cli.ACTIONS:
         assert action.name in text
     for option in cli.OPTIONS:
-        assert option.opts[0] in text
+        assert option.hidden or option.opts[0] in text
 
 
 @pytest.mark.parametrize(
@@ -121,8 +146,8 @@ def test_version_features_help(capsys: pytest.CaptureFixture[str]) -> None:
         (("--bogus",), 255, "--bogus"),
         (("-f",), 255, "-f"),
         (("-f", "a", "-f", "b"), 255, "once"),
-        (("-1", "-f", "a"), 255, "-1"),
-        (("-i", "5", "-f", "a"), 255, "-i"),
+        (("-i", "0", "-f", "a"), 255, "-i"),
+        (("-1", "-f", "-"), 255, "-1: standard input is the client's"),
         (("-f", "a", "--now"), 255, "--now"),
         (("--bogus", "start"), 2, "--bogus"),
         (("start", "--bogus"), 2, "--bogus"),
@@ -131,8 +156,8 @@ def test_version_features_help(capsys: pytest.CaptureFixture[str]) -> None:
         (("start", "stop"), 2, "one action"),
         (("status", "now"), 2, "one action"),
         (("frobnicate",), 2, "frobnicate"),
-        (("upgrade",), 3, "not implemented"),
         (("-1", "start"), 2, "-1"),
+        (("-i", "5", "reload"), 2, "-i"),
         (("start", "--now"), 2, "--now"),
         (("stop", "--json"), 2, "--json"),
         (("start", "-t"), 2, "-t"),
@@ -162,10 +187,8 @@ def test_the_tables_agree() -> None:
     assert set(cli.EXIT_CODES) == set(Exit)
     names = [name for action in cli.ACTIONS for name in (action.name, *action.aliases)]
     assert len(names) == len(set(names))
-    assert not set(names) & set(cli.UNIMPLEMENTED)
     known = {option.name for option in cli.OPTIONS}
     assert {name for action in cli.ACTIONS for name in action.options} <= known
-    assert set(cli.NOT_SUPPORTED) <= known
     assert all(isinstance(option, click.Option) and option.help for option in cli.OPTIONS)
 
 
@@ -182,6 +205,15 @@ def test_check(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == (f"{conf}: fine\n", "")
     assert run("configtest", "-q", "-f", conf) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_from_a_folder_that_is_gone(
+    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run("check", "-f", conf) == 0
 
 
 def test_check_of_a_bad_file_shows_the_place(
@@ -434,7 +466,7 @@ def test_reload(world: World, conf: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "reloaded, generation 3\n"
 
 
-@pytest.mark.parametrize("action", ["reload", "reopen"])
+@pytest.mark.parametrize("action", ["reload", "reopen", "upgrade"])
 def test_of_a_stopped_server(
     world: World, conf: Path, bad: Path, action: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,6 +499,74 @@ def test_what_came_by_standard_input_cannot_be_reloaded(
         monkeypatch.setattr(sys, "stdin", stdin)
         assert run("reload", "-f", "-") == 1
     assert "cannot be reloaded" in capsys.readouterr().err
+
+
+# -- upgrade ----------------------------------------------------------------------------------
+
+
+def test_upgrade(world: World, bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world.pid = 99
+    world.answers["upgrade"] = {"ok": True, "generation": 4}
+    assert run("upgrade", "-f", bad, "--timeout", "7") == 0  # the server judges for itself
+    assert world.calls == [("upgrade", 7.0)]
+    assert capsys.readouterr().out == "upgraded, generation 4\n"
+    world.answers["upgrade"] = Refused("why", 6)
+    assert run("upgrade", "-f", bad) == 6
+
+
+@pytest.fixture
+def left() -> Iterator[int]:
+    """What a server would leave to this program."""
+    fd = reexec.hold(b"state")
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("words", [("start",), ("restart",), ("-D",), ("-i", "9")])
+def test_a_program_on_trial_starts_nothing(
+    world: World, conf: Path, left: int, words: tuple[str, ...]
+) -> None:
+    assert run(*words, "-f", conf, "--preflight", left) == 0
+    assert world.calls == [("try", b"state")]
+
+
+def test_why_a_program_on_trial_would_not_do(
+    world: World, conf: Path, bad: Path, left: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-D", "-f", bad, "--preflight", left) == 6  # not 255, though there is no action
+    assert capsys.readouterr().err.startswith(f"{bad}:2:2: error")
+
+    def fail() -> int:
+        raise StartError("another format")
+
+    world.starts = fail
+    assert run("-D", "-f", conf, "--preflight", left) == 1
+    assert capsys.readouterr().err == "forkd: another format\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "in_foreground"), [(("start",), False), (("restart",), False), (("-D",), True)]
+)
+def test_a_program_behind_an_upgrade_goes_on(
+    world: World,
+    conf: Path,
+    words: tuple[str, ...],
+    in_foreground: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(reexec.VARIABLE, str(reexec.hold(b"state")))
+    assert run(*words, "-f", conf) == 0
+    assert world.calls == [("resume", b"state", in_foreground)]
+    assert reexec.VARIABLE not in os.environ
+
+
+def test_a_variable_that_says_nothing(
+    world: World, conf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(reexec.VARIABLE, "0")
+    assert run("start", "-f", conf) == 1
+    assert reexec.VARIABLE in capsys.readouterr().err
+    assert world.calls == []
 
 
 def test_force_reload(world: World, conf: Path) -> None:
@@ -519,8 +619,12 @@ def test_status_of_a_running_server(
     world.pid = 99
     world.answers["status"] = STATUS
     assert run("status", "-f", conf) == 0
-    line = "running, pid 99, generation 2, 2 workers, 5 connections, 3 tunnels, up 62 s\n"
-    assert capsys.readouterr().out == line
+    line = "running, pid 99, generation 2, %s2 workers, 5 connections, 3 tunnels, up 62 s\n"
+    assert capsys.readouterr().out == line % ""
+    generations = [{"number": 1, "draining": 3.5}, {"number": 2, "draining": None}]
+    world.answers["status"] = {**STATUS, "generations": generations}
+    assert run("status", "-f", conf) == 0
+    assert capsys.readouterr().out == line % "1 more draining, "
     assert run("status", "--json", "-f", conf) == 0
     details = json.loads(capsys.readouterr().out)
     assert (details["running"], details["pid"], details["tunnels"]) == (True, 99, 3)

@@ -15,7 +15,7 @@ ROOT = Path(forkd.__file__).parent
 
 # A unit is a package, or a module that lies in forkd/ itself.  It imports units of lower levels.
 LEVELS = {
-    "__init__": 0, "errors": 0, "message": 0, "address": 0, "uri": 0,
+    "__init__": 0, "errors": 0, "message": 0, "address": 0, "uri": 0, "record": 0,
     "protocol": 1, "config": 1, "scoreboard": 1, "metrics": 1, "control": 1, "channel": 1,
     "certs": 1, "unix": 1, "log": 1, "logfile": 1, "accesslog": 1, "paths": 1, "stderr": 1,
     "net": 2,
@@ -23,7 +23,7 @@ LEVELS = {
     "hooks": 4,
     "gateway": 5,
     "worker": 6, "master": 6, "bridge": 6,
-    "server": 7, "service": 7, "preflight": 7,
+    "server": 7, "service": 7, "preflight": 7, "oneshot": 7,
     "actions": 8,
     "cli": 9,
     "__main__": 10,
@@ -40,6 +40,7 @@ NEIGHBOURS = {
     "log": {"logfile"},
     "accesslog": {"config", "log"},
     "server": {"preflight"},
+    "oneshot": {"server"},
 }
 
 # Lower units that may not be imported all the same.
@@ -56,8 +57,8 @@ FOREIGN = {
     "gevent": {"net", "http", "gateway", "worker", "server", "bridge"},
     "h11": {"http", "protocol/http1", "server"},
     # Both do no I/O: h2 belongs with the codecs, whose table of errors its own would contradict.
-    "h2": {"protocol/http2"},
-    "hpack": {"protocol/http2"},
+    "h2": {"protocol/h2_quiet"},
+    "hpack": {"protocol/h2_quiet"},
     "ssl": {"net/tls", "certs"},
     "click": {"cli", "actions"},
     "psutil": {"master/commands"},

@@ -36,6 +36,7 @@ TYPES = {
         "preferably",
         "balance",
         "binary_frames",
+        "framing",
     ),
     "strings": (
         "text_list",
@@ -44,9 +45,17 @@ TYPES = {
         "text_list_or_text",
         "text_list_or_none",
         "full_text_list",
+        "subprotocols",
     ),
     "hash": ("text_pairs", "alias_pairs", "rule_set", "header_fields", "mime_types", "tls_policy"),
-    "values": ("scalar_pairs", "feature_flags", "parse_options", "cgi_limits", "forwarded"),
+    "values": (
+        "scalar_pairs",
+        "feature_flags",
+        "parse_options",
+        "cgi_limits",
+        "forwarded",
+        "deflate",
+    ),
     "members": ("proxy_header",),
     "hosts": ("routes_of",),
 }

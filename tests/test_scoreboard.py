@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from forkd import scoreboard
 from forkd.address import Address
-from forkd.config.model import BackendSpec
+from forkd.config.backend import BackendSpec
 from forkd.metrics import COUNTERS, GAUGES, METRICS, Column, Kind, responses, totals
 from forkd.scoreboard import (
+    LAYOUT,
     MASTER_ROW,
     Board,
     ProcCell,
@@ -21,7 +25,6 @@ from forkd.scoreboard import (
     now_ms,
     procs_for,
     rows_for,
-    size_of,
 )
 
 SPAWNED = BackendSpec(
@@ -38,7 +41,7 @@ def board(request: pytest.FixtureRequest) -> Iterator[Board]:
         yield one
         one.close()
     else:
-        yield Board(bytearray(size_of(5, len(PROCS))), 1, 5, PROCS)
+        yield Board(bytearray(LAYOUT.size(5, len(PROCS))), 1, 5, PROCS)
 
 
 def test_procs_are_numbered_within_their_backend() -> None:
@@ -221,6 +224,17 @@ def test_closed_board_leaks_nothing() -> None:
         Board.create(1, 5, PROCS).close()
     assert len(os.listdir("/proc/self/fd")) == before
     assert Path("/proc/self/maps").read_text().count("forkd-board") == maps
+
+
+def test_a_board_that_cannot_be_mapped_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: int) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(scoreboard.mmap, "mmap", fail)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Too many"):
+        Board.create(1, 5, PROCS)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_master_row_is_no_worker(board: Board) -> None:

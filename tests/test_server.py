@@ -16,6 +16,7 @@ from forkd.config.model import Config
 from forkd.errors import ConfigError, StartError
 from forkd.log import LogFiles
 from forkd.server import Options, Server, start
+from forkd.unix import user
 from forkd.unix.daemon import Outcome
 from forkd.unix.user import Identity
 
@@ -42,7 +43,8 @@ class FakeMaster:
     def __init__(self, config: Config, options: Any, worker_main: Any) -> None:
         self.config, self.options = config, options
 
-    def run(self) -> int:
+    def run(self, before: Any = None) -> int:
+        self.before = before
         return type(self).script(self)
 
 
@@ -109,9 +111,9 @@ def test_every_log_of_the_configuration(tmp_path: Path, options: Options) -> Non
 def test_whose_the_logs_are(
     config: Config, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server.user, "look_up", lambda *names: Identity(33, 34, (34,)))
+    monkeypatch.setattr(user, "look_up", lambda *names: Identity(33, 34, (34,)))
     assert plan(config, options).owner == (33, 34)
-    monkeypatch.setattr(server.user, "look_up", lambda *names: None)
+    monkeypatch.setattr(user, "look_up", lambda *names: None)
     assert plan(config, options).owner is None
 
 
@@ -253,6 +255,17 @@ def test_the_loader_finds_the_file_from_anywhere(
     (tmp_path / "port.conf").write_text("server.port = x\n")
     with pytest.raises(ConfigError, match=r"port\.conf:1"):
         load()
+
+
+def test_the_loader_does_without_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "web.conf").write_text(f'server.document-root = "{tmp_path}"\n')
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    load = preflight.loader(str(tmp_path / "web.conf"), (), False)
+    (tmp_path / "gone").rmdir()
+    assert load().base.document_root == str(tmp_path)
 
 
 def test_standard_input_is_not_loaded_again() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +188,18 @@ def test_who_is_forkd(holder: Callable[..., int]) -> None:
     assert is_forkd(holder(ignore))
     assert not is_forkd(os.getpid())
     assert not is_forkd(1 << 22)
+
+
+def test_one_that_is_just_starting_is_forkd_too() -> None:
+    program = "import time  # from forkd.cli import main\ntime.sleep(100)"
+    with subprocess.Popen([sys.executable, "-c", program]) as child:
+        deadline = time.monotonic() + 10
+        try:
+            while not is_forkd(child.pid):  # until it has executed Python
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            child.kill()
 
 
 @pytest.mark.parametrize(

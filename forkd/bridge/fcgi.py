@@ -1,4 +1,4 @@
-"""fcgi-cgi: requests as FastCGI records, one after another on a connection that is kept."""
+"""fcgi-cgi: requests as FastCGI records, any number of them at a time on a connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from ..errors import ForkdError
 from ..protocol.fastcgi import ProtocolStatus, RecordType, encode_end, encode_record, encode_stream
 from ..protocol.fastcgi_app import (
-    MAX_REQUESTS,
     Abort,
     ApplicationDecoder,
     Begin,
@@ -23,6 +22,7 @@ from ..protocol.fastcgi_app import (
     encode_values,
 )
 from ..protocol.tunnel import Buffer
+from .backlog import LIMIT, Backlog
 from .connection import Connection, Service, status_reply
 from .launch import command_of
 from .run import Run
@@ -43,15 +43,16 @@ class FcgiConnection(Connection):
         service: Service,
         on_end: Callable[[Connection], None],
     ) -> None:
-        self._decoder = ApplicationDecoder()
+        self._decoder = ApplicationDecoder(service.limit)
         self._requests: dict[int, FcgiRequest] = {}
         self._full: set[int] = set()
         """Request ids whose programs are slow to read, for which the client is paused."""
-        self._is_draining = False
+        self.is_draining = False
+        self._may_stay = True
         self._values = {
             b"FCGI_MAX_CONNS": service.limit,
-            b"FCGI_MAX_REQS": service.limit * MAX_REQUESTS,
-            b"FCGI_MPXS_CONNS": int(MAX_REQUESTS > 1),
+            b"FCGI_MAX_REQS": service.limit,
+            b"FCGI_MPXS_CONNS": int(service.limit > 1),
         }
         super().__init__(sock, service, on_end)
 
@@ -71,9 +72,11 @@ class FcgiConnection(Connection):
         elif isinstance(event, Begin):
             request = FcgiRequest(self, event.request_id, event.keep_conn)
             self._requests[event.request_id] = request
+            self._may_stay &= event.keep_conn
         elif isinstance(event, Refused):
             self._answer(encode_end(event.request_id, 0, event.status))
-            self._next(event.keep_conn)
+            self._may_stay &= event.keep_conn
+            self._next()
         elif (known := self._requests.get(event.request_id)) is not None:
             known.take(event)
 
@@ -93,9 +96,10 @@ class FcgiConnection(Connection):
             self.client.resume()
 
     def input_ended(self) -> None:
+        self._may_stay = False
         for request in list(self._requests.values()):
             request.input_ended()
-        self._next(keep_conn=False)
+        self._next()
 
     # -- to the client ----------------------------------------------------------------------------
 
@@ -105,13 +109,12 @@ class FcgiConnection(Connection):
         self._decoder.finish(request.number)
         del self._requests[request.number]
         self.release(request.number)
-        self._next(request.keep_conn)
+        self._next()
         self.end_if_idle()
 
-    def _next(self, keep_conn: bool) -> None:
+    def _next(self) -> None:
         """Wait for another request, or close when there is none to come."""
-        may_stay = keep_conn and not self._is_draining and not self.is_at_eof
-        if not self._requests and not may_stay:
+        if not self._requests and not self._may_stay:
             self.end()
 
     def has_room(self) -> None:
@@ -134,7 +137,7 @@ class FcgiConnection(Connection):
         return not self._requests and not self.client.queued
 
     def drain(self) -> None:
-        self._is_draining = True
+        self.is_draining, self._may_stay = True, False
         if not self._requests:
             self.client.close(0)
 
@@ -144,9 +147,11 @@ class FcgiRequest:
 
     def __init__(self, connection: FcgiConnection, number: int, keep_conn: bool) -> None:
         self.number = number
-        self.keep_conn = keep_conn
+        self._keep_conn = keep_conn
         self._connection = connection
         self._run: Run | None = None
+        self._backlog: Backlog | None = None
+        """None where the client may be kept waiting: without KEEP_CONN it has no other request."""
         self._input_over = self._output_over = False
 
     # -- from the client --------------------------------------------------------------------------
@@ -157,13 +162,16 @@ class FcgiRequest:
         elif isinstance(event, Abort):
             self._end_input()
             self.lose()
-        elif not event.data:
+        elif event.data:
+            self._input(event.data)
+        else:
             self._end_input()
-        elif self._run is not None and not self._run.write(event.data):
-            self._connection.hold(self.number)
 
     def _start(self, environment: dict[bytes, bytes]) -> None:
         service = self._connection.service
+        if self._connection.is_draining or service.runs.count >= service.limit:
+            self._finish(0, ProtocolStatus.OVERLOADED)
+            return
         try:
             command = command_of(environment, service.binary)
             self._run = Run(command, environment, self, service.runs, hears_stderr=True)
@@ -171,10 +179,30 @@ class FcgiRequest:
             log.warning("%s", error)
             self.on_output(status_reply(error))
             self._finish(0)
+            return
+        if self._keep_conn:
+            length = environment.get(b"CONTENT_LENGTH", b"")
+            announced = int(length) if length.isdigit() and len(length) < 20 else 0
+            self._backlog = Backlog(self._run, max(announced, LIMIT))
+
+    def _input(self, data: Buffer) -> None:
+        if self._input_over:
+            return
+        if self._backlog is not None:
+            try:
+                self._backlog.write(data)
+            except ForkdError as error:
+                log.warning("%s", error)
+                self._end_input()
+                self.lose()
+        elif self._run is not None and not self._run.write(data):
+            self._connection.hold(self.number)
 
     def _end_input(self) -> None:
         self._input_over = True
-        if self._run is not None:
+        if self._backlog is not None:
+            self._backlog.write_eof()
+        elif self._run is not None:
             self._run.write_eof()
 
     def input_ended(self) -> None:
@@ -212,13 +240,21 @@ class FcgiRequest:
         self._connection.client.write(encode_record(RecordType.STDOUT, self.number))
 
     def on_room(self) -> None:
-        self._connection.release(self.number)
+        if self._backlog is not None:
+            self._backlog.refill()
+        else:
+            self._connection.release(self.number)
 
     def on_over(self, status: int) -> None:
         self._run = None
+        if self._backlog is not None:
+            self._backlog.close()
+            self._backlog = None
         self._finish(status if status >= 0 else SIGNALLED - status)
 
-    def _finish(self, status: int) -> None:
+    def _finish(
+        self, status: int, how: ProtocolStatus = ProtocolStatus.REQUEST_COMPLETE
+    ) -> None:
         last = b"" if self._output_over else encode_record(RecordType.STDOUT, self.number)
-        end = encode_end(self.number, status, ProtocolStatus.REQUEST_COMPLETE)
+        end = encode_end(self.number, status, how)
         self._connection.finish(self, last + end)

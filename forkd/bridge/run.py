@@ -56,6 +56,10 @@ class Runs:
         self.is_in_haste = False
         """This process has been told to end."""
 
+    @property
+    def count(self) -> int:
+        return len(self._live)
+
     def add(self, run: Run) -> None:
         self._live.add(run)
 

@@ -7,8 +7,9 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 
+from .backend import BackendSpec
 from .diagnostics import Findings, quoted, source_line
-from .model import BackendSpec, Diagnostic
+from .model import Diagnostic, ServerSettings
 from .tree import Place, Setting
 
 ROOT = 0
@@ -18,9 +19,10 @@ def check_identity(settings: Mapping[str, Setting], findings: Findings) -> None:
     """server.username and server.groupname: they exist and are not root's (admin.md 5)."""
     user, group = _name(settings, "server.username"), _name(settings, "server.groupname")
     if group:
-        _check_group(group, settings["server.groupname"].place, findings)
+        _check_group("server.groupname", group, settings["server.groupname"].place, findings)
     if user:
-        _check_user(user, settings["server.username"].place, bool(group), findings)
+        place = settings["server.username"].place
+        _check_user("server.username", user, place, bool(group), findings)
 
 
 def _name(settings: Mapping[str, Setting], directive: str) -> str:
@@ -28,24 +30,26 @@ def _name(settings: Mapping[str, Setting], directive: str) -> str:
     return setting.value if setting and isinstance(setting.value, str) else ""
 
 
-def _check_user(name: str, place: Place, group_is_given: bool, findings: Findings) -> None:
+def _check_user(
+    subject: str, name: str, place: Place, group_is_given: bool, findings: Findings
+) -> None:
     try:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError):
-        findings.error(place, f"server.username: no user {quoted(name)}")
+        findings.error(place, f"{subject}: no user {quoted(name)}")
         return
     if entry.pw_uid == ROOT or (entry.pw_gid == ROOT and not group_is_given):
-        findings.error(place, f"server.username: {quoted(name)} is root; give another user")
+        findings.error(place, f"{subject}: {quoted(name)} is root; give another user")
 
 
-def _check_group(name: str, place: Place, findings: Findings) -> None:
+def _check_group(subject: str, name: str, place: Place, findings: Findings) -> None:
     try:
         entry = grp.getgrnam(name)
     except (KeyError, ValueError):
-        findings.error(place, f"server.groupname: no group {quoted(name)}")
+        findings.error(place, f"{subject}: no group {quoted(name)}")
         return
     if entry.gr_gid == ROOT:
-        findings.error(place, f"server.groupname: {quoted(name)} is root's; give another group")
+        findings.error(place, f"{subject}: {quoted(name)} is root's; give another group")
 
 
 def check_chroot(folder: str, place: Place, findings: Findings) -> None:
@@ -64,6 +68,23 @@ def check_folder(
         findings.warning(place, f"{name}: folder {quoted(path)} does not exist")
     elif not os.path.isdir(path):
         findings.warning(place, f"{name}: {quoted(path)} is not a folder")
+
+
+def check_hosts(
+    backends: Mapping[BackendSpec, Place], server: ServerSettings, findings: Findings
+) -> None:
+    """What host options name: users as for the server's own, a folder."""
+    for backend, place in backends.items():
+        subject = f'{backend.gateway}.server: "{backend.key}"'
+        if backend.group:
+            _check_group(f'{subject}: "group"', backend.group, place, findings)
+        if backend.user:
+            _check_user(f'{subject}: "user"', backend.user, place, bool(backend.group), findings)
+        if backend.group and not (backend.user or server.username):
+            text = f'{subject}: "group" without "user" or server.username: root would refuse it'
+            findings.warning(place, text)
+        if backend.cwd:
+            check_folder(f'{subject}: "cwd"', backend.cwd, server.chroot, place, findings)
 
 
 def missing_programs(

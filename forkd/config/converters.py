@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..message import os_path
 from ..uri import simplify_path
+from .backend import BackendSpec
 from .conditions import Finds, Matcher
 from .diagnostics import Findings, quoted
-from .model import BackendSpec
 from .tree import ConfigList, Place, Setting, Value
 
 Resolve = Callable[[str, bool], str]
@@ -43,6 +43,8 @@ class Context:
     resolve: Resolve
     backends: dict[BackendSpec, Place] = field(default_factory=dict)
     """Every backend of the configuration so far, with the place that defined it."""
+    beside: Mapping[str, Setting] = field(default_factory=dict)
+    """All settings of the block, by name in lower case."""
 
     def warn(self, text: str, place: Place | None = None) -> None:
         self.findings.warning(place or self.setting.place, f"{self.setting.name}: {text}")

@@ -39,7 +39,6 @@ from .inventory import CORE
 from .meanings import (
     alias_pairs,
     balance,
-    binary_frames,
     feature_flags,
     header_fields,
     mime_types,
@@ -47,6 +46,7 @@ from .meanings import (
     rule_set,
 )
 from .ssl_settings import tls_policy, verify_depth
+from .wstunnel import binary_frames, deflate, framing, rate_action, subprotocols
 
 
 class Scope(Enum):
@@ -98,6 +98,7 @@ _FACILITIES = (
 _SERVER_ROWS = _rows(
     _D("server.modules", text_list, "server.modules"),
     _D("server.compat-module-load", flag),
+    _D("server.systemd-socket-activation", flag, "server.socket_activation"),
     _D("server.port", port, "server.port"),
     _D("server.bind", file_name, "server.bind"),
     _D("server.network-backend", _NETWORK_BACKENDS),
@@ -126,6 +127,11 @@ _SERVER_ROWS = _rows(
     _D("mimetype.xattr-name", text, "static.xattr_name"),
     _D("debug.log-request-header-on-error", flag, "debug.request_header_on_error"),
     _D("forkd.worker-timeout", within(1, 65535), "server.worker_timeout"),
+    _D("forkd.max-requests", number, "server.max_requests"),
+    _D("forkd.max-requests-jitter", number, "server.max_requests_jitter"),
+    _D("forkd.drain-timeout", number, "server.drain_timeout"),
+    _D("forkd.drain-spread", short, "server.drain_spread"),
+    _D("forkd.max-generations", within(1, 65535), "server.max_generations"),
     _D("forkd.http2-max-streams", within(1, 65535), "server.http2_max_streams"),
     scope=Scope.SERVER,
 )
@@ -293,6 +299,9 @@ _GATEWAY_ROWS = (
     *gateway_rows(
         "wstunnel",
         _D("wstunnel.frame-type", binary_frames, "wstunnel.binary"),
+        _D("wstunnel.framing", framing, "wstunnel.*"),
+        _D("wstunnel.subprotocols", subprotocols, "wstunnel.subprotocols"),
+        _D("wstunnel.deflate", deflate, "wstunnel.deflate"),
         _D("wstunnel.origins", full_text_list, "wstunnel.origins"),
         _D("wstunnel.ping-interval", short, "wstunnel.ping_interval"),
         _D("wstunnel.pong-timeout", short, "wstunnel.pong_timeout"),
@@ -300,6 +309,8 @@ _GATEWAY_ROWS = (
         _D("wstunnel.close-timeout", short, "wstunnel.close_timeout"),
         _D("wstunnel.max-message-size", number, "wstunnel.max_message_size"),
         _D("wstunnel.max-frame-size", number, "wstunnel.max_frame_size"),
+        _D("wstunnel.max-message-rate", number, "wstunnel.max_message_rate"),
+        _D("wstunnel.rate-action", rate_action, "wstunnel.rate_action"),
     ),
 )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..address import Address, canonical, numbered
+from .backend import BackendSpec, Route
 from .converters import (
     BadValue,
     Context,
@@ -19,22 +20,25 @@ from .converters import (
     folder_list,
     is_off,
     number,
+    octal,
     place_of,
     port,
     preferably,
     short,
+    shown,
     text,
     text_list,
     text_pairs,
     within,
 )
 from .diagnostics import quoted, suggestion
-from .model import BackendSpec, Route
 from .tls import BackendTls
 from .tree import ConfigList, Place, Value
+from .wstunnel import check_host, framing_beside, host_framing, line_newline, metadata
 
 MAX_SOCKET_PATH = 105  # bytes, as in lighttpd: sun_path less the -N of a proc
 MAX_LABEL = 128  # bytes
+MAX_MULTIPLEX = 65535  # request ids of FastCGI
 HTTPS_PORT = 443  # of a host that is reached over TLS and has no other
 
 
@@ -57,13 +61,23 @@ class Traits:
 
 _DEFAULT_PROCS = {"min_procs": 4, "max_procs": 4}
 
-_FASTCGI_ONLY = {"broken-scriptfilename", "strip-request-uri", "keep-conn"}
+_FASTCGI_ONLY = {
+    "broken-scriptfilename", "strip-request-uri", "keep-conn", "multiplex", "pool", "pool-idle",
+}  # fmt: skip
 _FILE_OPTIONS = {"check-local", "docroot", "fix-root-scriptname"}
+_MESSAGE_OPTIONS = {"framing", "line-newline", "metadata"}
 
 TRAITS = {
-    "fastcgi": Traits(True, "taken", frozenset({"keep-alive"})),
-    "scgi": Traits(True, "meaningless", frozenset({"keep-alive", *_FASTCGI_ONLY}), True),
-    "proxy": Traits(False, "refused", frozenset({*_FASTCGI_ONLY, *_FILE_OPTIONS})),
+    "fastcgi": Traits(True, "taken", frozenset({"keep-alive", *_MESSAGE_OPTIONS})),
+    "scgi": Traits(
+        True,
+        "meaningless",
+        frozenset({"keep-alive", *_FASTCGI_ONLY, *_MESSAGE_OPTIONS}),
+        takes_shell=True,
+    ),
+    "proxy": Traits(
+        False, "refused", frozenset({*_FASTCGI_ONLY, *_FILE_OPTIONS, *_MESSAGE_OPTIONS})
+    ),
     "wstunnel": Traits(
         False,
         "refused",
@@ -107,6 +121,54 @@ def _count(value: Value, context: Context) -> int:
     return short(value, context)
 
 
+RESOURCES = frozenset({
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+    "rtprio", "sigpending", "stack",
+})  # fmt: skip
+"""What setrlimit(2) limits, in lower case."""
+UNLIMITED = -1
+_LIMITS = re.compile(r"([0-9]{1,18}|unlimited)(?::([0-9]{1,18}|unlimited))?")
+
+
+def _folder(value: Value, context: Context) -> str:
+    name = file_name(value, context)
+    if name and not name.startswith("/"):
+        raise BadValue(f"{quoted(name)} does not begin with /")
+    return name
+
+
+def _rlimits(value: Value, context: Context) -> tuple[tuple[str, int, int], ...]:
+    """(name, soft, hard) of each."""
+    if not isinstance(value, ConfigList) or not value.is_hash:
+        raise BadValue('expected name => limit pairs, as in ( "nofile" => 1024 )')
+    return tuple((name or "", *_rlimit(name or "", limit)) for name, limit in value)
+
+
+def _rlimit(name: str, value: Value) -> tuple[int, int]:
+    if name not in RESOURCES:
+        raise BadValue(f"no limit is named {quoted(name)}{suggestion(name, RESOURCES)}")
+    found = _LIMITS.fullmatch(str(value))
+    if found:
+        soft, hard = _amount(found[1]), _amount(found[2] or found[1])
+        if hard == UNLIMITED or UNLIMITED < soft <= hard:
+            return soft, hard
+    raise BadValue(f'{name}: expected a number, "unlimited" or "soft:hard", got {shown(value)}')
+
+
+def _amount(word: str) -> int:
+    return UNLIMITED if word == "unlimited" else int(word)
+
+
+def _multiplex(value: Value, context: Context) -> int:
+    """How many requests may share a connection; "auto": as many as the application takes."""
+    if value == "auto":
+        return MAX_MULTIPLEX
+    try:
+        return short(value, context)
+    except BadValue:
+        raise BadValue(f'expected "auto" or a number up to {MAX_MULTIPLEX}') from None
+
+
 _OPTIONS = {
     "host": Option(text, "host"),
     "port": Option(port, "port"),
@@ -124,6 +186,12 @@ _OPTIONS = {
     "disable-time": Option(short, "disable_time"),
     "bin-environment": Option(text_pairs, "bin_environment"),
     "bin-copy-environment": Option(text_list, "bin_copy_environment"),
+    "user": Option(text, "user"),
+    "group": Option(text, "group"),
+    "umask": Option(octal, "umask"),
+    "socket-mode": Option(octal, "socket_mode"),
+    "cwd": Option(_folder, "cwd"),
+    "rlimits": Option(_rlimits, "rlimits"),
     "broken-scriptfilename": Option(flag, "broken_scriptfilename"),
     "strip-request-uri": Option(_prefix, "strip_request_uri"),
     "fix-root-scriptname": Option(flag, "fix_root_scriptname"),
@@ -137,15 +205,18 @@ _OPTIONS = {
     "upgrade": Option(flag, "upgrade"),
     "keep-alive": Option(short, "keep_alive"),
     "keep-conn": Option(_count, "keep_conn"),
+    "multiplex": Option(_multiplex, "multiplex"),
+    "pool": Option(within(1, 65535), "pool"),
+    "pool-idle": Option(within(1, 65535), "pool_idle"),
+    "framing": Option(host_framing, "framing"),
+    "line-newline": Option(line_newline, "line_newline"),
+    "metadata": Option(metadata, "metadata"),
     "tls": Option(flag, "tls"),
     "tls-name": Option(text, "tls_name"),
     "tls-ca-file": Option(absolute_file, "tls_ca_file"),
 }
-_NOT_SUPPORTED = (
-    "user", "group", "umask", "socket-mode", "cwd", "rlimits",
-    "multiplex", "framing", "line-newline", "metadata",
-)  # fmt: skip
-"""Options whose silent absence would be dangerous or surprising."""
+_OF_PROGRAMS = ("user", "group", "umask", "socket-mode", "cwd", "rlimits")
+"""Options that mean nothing to a host that runs elsewhere."""
 
 
 def routes_of(gateway: str) -> Converter:
@@ -204,8 +275,13 @@ class _Hosts:
             raise BadValue(f"the label is longer than {MAX_LABEL} bytes")
         values = self._values(options, place)
         self._settle_tls(values, place)
+        if not values.get("multiplex") and values.keys() & {"pool", "pool_idle"}:
+            self._context.note('"pool", "pool-idle": nothing without "multiplex"', place)
         address = self._address(values)
+        if self._gateway == "wstunnel":
+            values.setdefault("framing", framing_beside(self._context))
         backend = BackendSpec(self._gateway, key, label, address, **_DEFAULT_PROCS | values)
+        check_host(backend, "line_newline" in values, place, self._context)
         return self._checked(backend, place)
 
     def _values(self, options: ConfigList, place: Place) -> dict[str, Any]:
@@ -226,12 +302,8 @@ class _Hosts:
         return values
 
     def _unknown(self, name: str, value: Value, place: Place) -> None:
-        if name in _NOT_SUPPORTED:
-            if not is_off(value):
-                self._context.error(f'option "{name}" is not supported', place)
-        else:
-            hint = suggestion(name, _OPTIONS)
-            self._context.warn(f'unknown host option "{name}" (ignored){hint}', place)
+        hint = suggestion(name, _OPTIONS)
+        self._context.warn(f'unknown host option "{name}" (ignored){hint}', place)
 
     def _settle_tls(self, values: dict[str, Any], place: Place) -> None:
         """``tls`` and what belongs to it become one value; it has a port of its own."""
@@ -284,6 +356,7 @@ class _Hosts:
             backend = replace(backend, check_local=False)
         if backend.mode == "authorizer":
             backend = self._authorizer(backend, place)
+        self._warn_of_idle_options(backend, place)
         if not backend.is_spawned:
             return replace(backend, min_procs=1, max_procs=1)
         if not backend.bin_path[0]:
@@ -294,6 +367,14 @@ class _Hosts:
         if backend.address.port + backend.max_procs - 1 > 65535:
             raise BadValue(f"the ports of {backend.max_procs} procs would go beyond 65535")
         return replace(backend, min_procs=min(backend.min_procs, backend.max_procs))
+
+    def _warn_of_idle_options(self, backend: BackendSpec, place: Place) -> None:
+        if not backend.is_spawned:
+            for name in _OF_PROGRAMS:
+                if getattr(backend, _OPTIONS[name].field) not in ("", None, ()):
+                    self._context.warn(f'option "{name}" means nothing without bin-path', place)
+        elif backend.socket_mode is not None and not backend.address.is_unix:
+            self._context.warn('option "socket-mode" is for unix sockets', place)
 
     def _authorizer(self, backend: BackendSpec, place: Place) -> BackendSpec:
         text = f'"mode" => "authorizer" is not possible with {self._gateway}'

@@ -121,12 +121,15 @@ def _output(process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
     timer = threading.Timer(COMMAND_TIMEOUT, end_late)
     timer.start()
     assert process.stdout is not None
-    with process.stdout as pipe:
-        output = pipe.read(MAX_SIZE + 1)
-    if len(output) > MAX_SIZE:
+    try:
+        with process.stdout as pipe:
+            output = pipe.read(MAX_SIZE + 1)
+        if len(output) > MAX_SIZE:
+            _end_group(process)
+        process.wait()
+    finally:  # a signal may end us meanwhile: that would wait for the timer
+        timer.cancel()
         _end_group(process)
-    process.wait()
-    timer.cancel()
     return output, not late.is_set()
 
 

@@ -126,8 +126,6 @@ DIRECTIVES: dict[str, str] = {
     "mod_wstunnel": """
         wstunnel.server wstunnel.balance wstunnel.debug wstunnel.map-extensions wstunnel.frame-type
         wstunnel.origins wstunnel.ping-interval
-        wstunnel.framing wstunnel.deflate wstunnel.subprotocols wstunnel.max-message-rate
-        wstunnel.rate-action
         """,
     "mod_ajp13": "ajp13.server ajp13.balance ajp13.debug ajp13.map-extensions",
     "mod_sockproxy": """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..address import Address, canonical, split_port
+from ..address import INHERITED, Address, canonical, split_port
 from .converters import Resolve
 from .model import ListenerSpec
 from .ssl_settings import tls_spec
@@ -27,16 +27,12 @@ class ListenText:
 
     def bind(self, text: str) -> Address:
         """The address of ``server.bind``: no port belongs to it.  Raises ValueError."""
-        _refuse_inherited(text)
-        if text.startswith("/"):
-            return Address(text)
-        return Address(self._host(text), self._default_port)
+        return _without_port(text) or Address(self._host(text), self._default_port)
 
     def socket(self, text: str) -> Address:
         """The address of ``$SERVER["socket"] == "text"`` (config.md 8.5).  Raises ValueError."""
-        _refuse_inherited(text)
-        if text.startswith("/"):
-            return Address(text)
+        if place := _without_port(text):
+            return place
         try:
             return Address(canonical(text), self._default_port)
         except ValueError:
@@ -63,9 +59,13 @@ class ListenText:
             raise ValueError(f'cannot resolve "{host}": {error.strerror or error}') from None
 
 
-def _refuse_inherited(text: str) -> None:
-    if text == "/dev/stdin" or text.startswith("fd:"):
-        raise ValueError(f'"{text}": inherited sockets are not supported')
+def _without_port(text: str) -> Address | None:
+    """A unix socket, or a socket that a service manager hands over by its name; None: neither."""
+    if text == "/dev/stdin":
+        raise ValueError(f'"{text}": standard input is no listener; "fd:NAME" names one inherited')
+    if text == INHERITED:
+        raise ValueError(f'"{text}": the name is missing')
+    return Address(text) if text.startswith(("/", INHERITED)) else None
 
 
 def listener_specs(
@@ -73,22 +73,29 @@ def listener_specs(
     everywhere: Values,
     blocks: Iterable[tuple[Address, Values]],
     certificates: Sequence[CertificateFiles] = (),
+    is_implied: bool = False,
 ) -> tuple[ListenerSpec, ...]:
     """The *main* listener and one for each socket block, each address once.
 
     A block's values override the global ones, *everywhere*, for its own listener.  *certificates*:
-    all of the configuration.
+    all of the configuration.  *is_implied*: nothing but its absence named the main listener.
     """
-    values: dict[Address, dict[str, Any]] = {main: {}}
+    values: dict[Address, dict[str, Any]] = {}
     for address, own in blocks:
         values.setdefault(address, {}).update(own)
+    is_implied = is_implied and main not in values
+    values = {main: values.pop(main, {}), **values}
     return tuple(
-        _spec(address, {**everywhere, **own}, certificates) for address, own in values.items()
+        _spec(address, {**everywhere, **own}, certificates, is_implied and address == main)
+        for address, own in values.items()
     )
 
 
 def _spec(
-    address: Address, values: Values, certificates: Sequence[CertificateFiles]
+    address: Address,
+    values: Values,
+    certificates: Sequence[CertificateFiles],
+    is_implied: bool,
 ) -> ListenerSpec:
     default = ListenerSpec(address)
     set_v6only = values.get("listener.set_v6only", True)
@@ -99,4 +106,5 @@ def _spec(
         socket_mode=values.get("listener.socket_mode"),
         defer_accept=values.get("listener.defer_accept", False),
         tls=tls_spec(values, certificates),
+        is_implied=is_implied,
     )

@@ -18,6 +18,7 @@ from ..address import Address
 from ..message import os_path
 from . import checks as outside
 from . import ssl_settings
+from .backend import BackendSpec
 from .conditions import OTHERWISE, Branch, ConditionSet, Matcher, Surroundings, compile_condition
 from .converters import BadValue, Context, Resolve
 from .diagnostics import ConfigRefused, Findings
@@ -25,7 +26,6 @@ from .directives import DIRECTIVES, Directive
 from .evaluate import evaluate_file
 from .listeners import ListenText, listener_specs
 from .model import (
-    BackendSpec,
     Config,
     Diagnostic,
     ListenerSpec,
@@ -162,20 +162,28 @@ class _Loader:
         setting = block.settings.get("server.modules")
         if setting is not None:
             row = DIRECTIVES["server.modules"]
-            names = self._value(row, setting, self._context(setting, 0, None))
+            names = self._value(row, setting, self._context(setting, block, None))
             vocabulary.list_modules(() if names is _REFUSED else names, setting.place)
         return vocabulary
 
     # Values
 
-    def _context(self, setting: Setting, block: int, matcher: Matcher | None) -> Context:
-        return Context(setting, block, matcher, self._findings, self._resolve, self._backends)
+    def _context(self, setting: Setting, block: Block, matcher: Matcher | None) -> Context:
+        return Context(
+            setting,
+            block.index,
+            matcher,
+            self._findings,
+            self._resolve,
+            self._backends,
+            block.settings,
+        )
 
     def _converted(self, live: _LiveBlock, matcher: Matcher | None) -> dict[str, Any]:
         """Values by field path."""
         values: dict[str, Any] = {}
         for row, setting in live.settings.values():
-            context = self._context(setting, live.block.index, matcher)
+            context = self._context(setting, live.block, matcher)
             value = self._value(row, setting, context)
             if value is _REFUSED or not row.field:
                 continue
@@ -248,7 +256,13 @@ class _Loader:
             if opens_listener(live.block) and (address := self._socket_address(live.block))
         ]
         certificates = filter(None, map(ssl_settings.certificate_of, values))
-        return listener_specs(main, self._global, sockets, tuple(dict.fromkeys(certificates)))
+        return listener_specs(
+            main,
+            self._global,
+            sockets,
+            tuple(dict.fromkeys(certificates)),
+            is_implied=not self._server.bind,
+        )
 
     def _main_listener(self) -> Address:
         if not self._server.bind and self._global.get("listener.use_ipv6"):
@@ -276,6 +290,7 @@ class _Loader:
     def _check_outside(self, values: Sequence[Mapping[str, Any]]) -> None:
         own = {name: setting for name, (_, setting) in self._blocks[0].settings.items()}
         outside.check_identity(own, self._findings)
+        outside.check_hosts(self._backends, self._server, self._findings)
         outside.check_chroot(self._server.chroot, self._place("server.chroot"), self._findings)
         for folder in self._global.get("server.upload_dirs", ()):
             self._check_folder("server.upload-dirs", folder, self._blocks[0])

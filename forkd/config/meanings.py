@@ -31,16 +31,11 @@ def mime_types(value: Value, context: Context) -> MimeTypes:
 
 
 _balance_word = preferably("least-connection", "fair", "round-robin", "hash", "sticky")
-_frame_word = preferably("text", "binary")
 
 
 def balance(value: Value, context: Context) -> str:
     word: str = _balance_word(value, context)
     return "least-connection" if word == "fair" else word
-
-
-def binary_frames(value: Value, context: Context) -> bool:
-    return bool(_frame_word(value, context) == "binary")
 
 
 def rule_set(value: Value, context: Context) -> RuleSet:

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..address import Address
 from ..uri import ParseOptions
-from .tls import BackendTls, CertificateFiles, TlsSpec
+from .backend import BackendSpec, Framing, GatewayServer
+from .tls import CertificateFiles, TlsSpec
 
 if TYPE_CHECKING:
     from ..message import Request
     from .conditions import ConditionSet
     from .substitution import RuleSet
 
+MAX_MESSAGE_SIZE = 64 << 20  # bytes; where a message may have to be held until it is whole
 MAX_VARIANTS = 1024  # requests choose the blocks that hold, so their combinations need a limit
 
-Balance = Literal["least-connection", "round-robin", "hash", "sticky"]
+RateAction = Literal["slow", "close"]
 Severity = Literal["error", "warning", "note"]
 Kind = Literal["", "missing-program", "missing-certificate"]
 """What an exit code may depend on (forkd(8))."""
@@ -47,101 +49,15 @@ class ListenerSpec:
     """One socket to bind.  Equal specs are the same listener across a reload."""
 
     address: Address
-    """Resolved; the wildcard is 0.0.0.0 or ::."""
+    """Resolved; the wildcard is 0.0.0.0 or ::.  Or inherited, by its name."""
     backlog: int = 4096
     v6only: bool = True
     socket_mode: int | None = None
     """Mode of a unix socket; None leaves it to the umask."""
     defer_accept: bool = False
     tls: TlsSpec | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BackendSpec:
-    """One host of ``<gateway>.server`` (gateway.md 2).  Equal specs are the same backend."""
-
-    gateway: str
-    """Name of the module without ``mod_``."""
-    key: str = field(compare=False)
-    """The ext it was first defined under; for messages only, like ``label``."""
-    label: str = field(compare=False)
-    address: Address
-    """The socket path (an OS string) or the resolved host; procs of a ``bin_path`` add their number
-    to the path or port."""
-    host_name: str = ""
-    """What ``address`` was resolved from; "" when an address was configured."""
-    tls: BackendTls | None = None
-    bin_path: tuple[str, ...] = ()
-    """argv (OS strings); empty for a remote backend."""
-    min_procs: int = 1
-    max_procs: int = 1
-    max_load_per_proc: int = 1
-    idle_timeout: float = 60
-    listen_backlog: int = 4096
-    kill_signal: int = 15
-    disable_time: float = 1
-    connect_timeout: float = 8
-    """0: none, like the two below."""
-    read_timeout: float = 0
-    write_timeout: float = 0
-    bin_environment: tuple[tuple[str, str], ...] = ()
-    bin_copy_environment: tuple[str, ...] = ()
-    check_local: bool = True
-    mode: Literal["responder", "authorizer"] = "responder"
-    docroot: str = ""
-    broken_scriptfilename: bool = False
-    strip_request_uri: str = ""
-    fix_root_scriptname: bool = False
-    x_sendfile: bool = False
-    x_sendfile_docroot: tuple[str, ...] = ()
-    tcp_fin_propagate: bool = False
-    upgrade: bool = False
-    keep_alive: int = 0
-    """proxy: idle connections kept per proc and worker."""
-    keep_conn: int = 0
-    """fastcgi: the same."""
-
-    @property
-    def is_spawned(self) -> bool:
-        return bool(self.bin_path)
-
-    def __str__(self) -> str:
-        return self.label or self.address.text
-
-
-@dataclass(frozen=True, slots=True)
-class Proc:
-    """A process that may exist: number *number* of its backend.  Whether it does is the board's."""
-
-    backend: BackendSpec
-    number: int
-    address: Address
-    column: int
-    """Its pair of cells on the scoreboard."""
-
-    def __str__(self) -> str:
-        return self.address.text
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One ext of ``<gateway>.server``: a URL prefix, a suffix, or "" for everything."""
-
-    gateway: str
-    key: str
-    backends: tuple[BackendSpec, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayServer:
-    """``<gateway>.server`` with what belongs to it, as it stands in one RequestConfig."""
-
-    name: str
-    routes: tuple[Route, ...]
-    """In the order of the configuration; the first match wins (gateway.md 3)."""
-    balance: Balance = "least-connection"
-    map_extensions: tuple[tuple[str, str], ...] = ()
-    debug: int = 0
+    is_implied: bool = field(default=False, compare=False)
+    """The main listener where no ``server.bind`` asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,20 +135,54 @@ class HookSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WsDeflate:
+    """``wstunnel.deflate`` (RFC 7692): a later block replaces it as a whole."""
+
+    level: int = 6
+    """zlib's: 1 is fast, 9 is small."""
+    server_max_window_bits: int = 15
+    """The window of what is sent, and with the next one that of what is received; at most."""
+    client_max_window_bits: int = 15
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    min_size: int = 64
+    """Bytes: a shorter message is sent as it is."""
+    memory_limit: int = 0
+    """Bytes for it in one worker, over which idle tunnels give some back; 0: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class WsTunnelSettings:
-    """``wstunnel.*`` beside ``wstunnel.server`` (wstunnel.md 1, 10.3)."""
+    """``wstunnel.*`` beside ``wstunnel.server`` (wstunnel.md 1, 10)."""
 
     binary: bool = False
     """``frame-type``: whether frames sent are binary."""
+    framing: Framing = "stream"
+    """Of hosts that do not say it themselves; seqpacket is always said by the host."""
     origins: tuple[str, ...] = ()
+    subprotocols: tuple[str, ...] = ()
+    """What is answered, the best first; empty: ``binary``."""
     ping_interval: float = 0
     pong_timeout: float = 0
     """0: twice the ping interval."""
     handshake_timeout: float = 10
     close_timeout: float = 2
-    max_message_size: int = 0
-    """0: no limit."""
-    max_frame_size: int = 0
+    max_message_size: int | None = None
+    """0: no limit.  None: that of the framing, see ``size_limits``."""
+    max_frame_size: int | None = None
+    """None: as ``max_message_size``."""
+    max_message_rate: int = 0
+    """Messages a second from one client; 0: no limit."""
+    rate_action: RateAction = "slow"
+    deflate: WsDeflate | None = None
+
+    def size_limits(self, framing: Framing) -> tuple[int, int]:
+        """Bytes of a message and of a frame from the client, where messages travel in *framing*;
+        0: no limit."""
+        message = self.max_message_size
+        if message is None:
+            message = 0 if framing == "stream" else MAX_MESSAGE_SIZE
+        return message, message if self.max_frame_size is None else self.max_frame_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +316,8 @@ class ServerSettings:
     """As listed, duplicates dropped, without the ``mod_`` prefix: the order of hooks."""
     port: int = 80
     bind: str = ""
+    socket_activation: bool = False
+    """Listeners take the sockets that a service manager hands over."""
     """As configured; what it came to is among the listeners."""
     username: str = ""
     groupname: str = ""
@@ -388,6 +340,14 @@ class ServerSettings:
     parse_options: ParseOptions = ParseOptions()
     features: Features = Features()
     worker_timeout: float = 60
+    max_requests: int = 0
+    """Of a worker before it is replaced; 0: any number."""
+    max_requests_jitter: int = 0
+    drain_timeout: float = 0
+    """Seconds that the tunnels of a draining worker live on; 0: as long as they want."""
+    drain_spread: float = 10
+    """Seconds over which their ends are spread."""
+    max_generations: int = 8
     http2_max_streams: int = 100
     """Requests and tunnels that one connection may have open."""
 

@@ -10,18 +10,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..config.model import BackendSpec, GatewayServer, Proc, Route
+from ..config.backend import BackendSpec, GatewayServer, Proc, Route
 from ..message import Request
 from ..scoreboard import ProcState
 
-_TAKES = frozenset({ProcState.RUNNING, ProcState.STARTING, ProcState.LISTENING, ProcState.DRAINING})
-# A proc that runs is better than one that has yet to start, and that than one about to go.
+_SERVES = frozenset({ProcState.RUNNING, ProcState.STARTING})
+_NOT_YET = frozenset({ProcState.STARTING, ProcState.LISTENING})
+# A proc that runs is better than one about to go, and that than one that has yet to start.  Where
+# one has been told to end its clients wait for the next in its place.
 _RANK = {
     ProcState.RUNNING: 0,
     ProcState.STARTING: 0,
-    ProcState.LISTENING: 1,
-    ProcState.DRAINING: 2,
+    ProcState.DRAINING: 1,
+    ProcState.LISTENING: 2,
+    ProcState.STOPPING: 3,
 }
+NEED_INTERVAL = 0.05  # seconds between two times that the master is asked for more procs
 
 
 class Loads(Protocol):
@@ -30,6 +34,7 @@ class Loads(Protocol):
     def procs_of(self, backend: BackendSpec) -> tuple[Proc, ...]: ...
     def load(self, proc: Proc) -> int: ...
     def state(self, proc: Proc) -> ProcState: ...
+    def retry_at(self, proc: Proc) -> float: ...
 
 
 def djb2a(text: str, start: int = 5381) -> int:
@@ -72,29 +77,53 @@ def least_loaded(
     """The proc of *backend* that takes the next connection; None when none can.
 
     One that runs before one that has to be started; of these the least load; of these the first.
+    None is started beside one that is throttled: their program is the same.
     """
     best: Proc | None = None
     best_key = (9, 0, 0)
+    is_throttled = False
     for proc in board.procs_of(backend):
         state = board.state(proc)
-        if state not in _TAKES or is_avoided(proc):
+        is_throttled |= state is ProcState.THROTTLED
+        if state not in _RANK or is_avoided(proc):
             continue
         load = counted = board.load(proc)
-        if state is ProcState.STARTING:
-            # It has not accepted yet: others are better until they are as busy.
-            counted = max(load, backend.max_load_per_proc)
+        if state in _NOT_YET:
+            # It has not accepted yet: others are better until they are as busy.  One that nobody
+            # waits for is not started while those that are about to start have room.
+            is_asleep = state is ProcState.LISTENING and load == 0
+            counted = max(load, backend.max_load_per_proc + is_asleep)
         key = (_RANK[state], counted, load)
         if key < best_key:
             best, best_key = proc, key
+    if is_throttled and best_key[0] >= _RANK[ProcState.LISTENING]:
+        return None
     return best
+
+
+def is_short(backend: BackendSpec, board: Loads) -> bool:
+    """Whether every running proc of *backend* is busy, and another may be started."""
+    procs = board.procs_of(backend)
+    serving = [proc for proc in procs if board.state(proc) in _SERVES]
+    return 0 < len(serving) < len(procs) and all(
+        board.load(proc) > backend.max_load_per_proc for proc in serving
+    )
 
 
 class Balancer:
     """The choices of one worker."""
 
-    def __init__(self, board: Loads, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        board: Loads,
+        clock: Callable[[], float] = time.monotonic,
+        on_need: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*on_need* is called when more procs are wanted, at most once in NEED_INTERVAL."""
         self._board = board
         self._clock = clock
+        self._on_need = on_need
+        self._asked = -NEED_INTERVAL
         self._avoided: dict[Proc, float] = {}
         self._last: dict[Route, int] = {}
 
@@ -131,6 +160,17 @@ class Balancer:
     def _backend_load(self, backend: BackendSpec) -> int:
         return sum(self._board.load(proc) for proc in self._board.procs_of(backend))
 
+    def taken(self, proc: Proc) -> None:
+        """A connection more is counted for *proc*: that may have been its backend's last room."""
+        backend = proc.backend
+        if backend.min_procs == backend.max_procs:
+            return
+        if self._board.load(proc) > backend.max_load_per_proc:
+            now = self._clock()
+            if now - self._asked >= NEED_INTERVAL and is_short(backend, self._board):
+                self._asked = now
+                self._on_need()
+
     def avoid(self, proc: Proc) -> None:
         """A connect to *proc* failed: leave it alone for its backend's disable-time."""
         self._avoided[proc] = self._clock() + proc.backend.disable_time
@@ -145,11 +185,10 @@ class Balancer:
         return False
 
     def retry_after(self, route: Route) -> int:
-        """Whole seconds, at least 1, until an avoided proc of *route* may be tried again."""
-        times = [
-            self._avoided[p]
-            for b in route.backends
-            for p in self._board.procs_of(b)
-            if p in self._avoided
+        """Whole seconds, at least 1, until a proc of *route* may be tried again that is avoided, or
+        throttled by the master."""
+        procs = [p for b in route.backends for p in self._board.procs_of(b)]
+        times = [self._avoided[p] for p in procs if p in self._avoided] + [
+            self._board.retry_at(p) for p in procs if self._board.state(p) is ProcState.THROTTLED
         ]
         return max(1, round(min(times) - self._clock() + 0.5)) if times else 1

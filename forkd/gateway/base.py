@@ -19,16 +19,19 @@ from gevent.event import AsyncResult
 
 from ..address import Address
 from ..certs import Contexts
-from ..config.model import BackendSpec, Config, GatewayServer, Limits, Proc, Route
+from ..config.backend import BackendSpec, GatewayServer, Proc, Route
+from ..config.model import Config, Limits
 from ..errors import BackendBroken, MethodNotAllowed, NoBackend
 from ..http.exchange import Exchange
 from ..message import Head, Request
 from ..metrics import Column
 from ..net.connect import connect, connect_first
 from ..net.port import FdPort, Port
+from ..net.rated_port import MessageRate
 from ..net.resolve import Resolver
 from ..net.tls import connect_tls
-from ..net.tunnel import TunnelHandle, TunnelTimes, start_tunnel
+from ..net.tunnel import start_tunnel
+from ..net.tunnel_handle import TunnelHandle, TunnelTimes
 from ..protocol.conversation import LocalRedirect
 from ..protocol.handshake import check_accept, upgrade_request
 from ..protocol.tunnel import BlindCodec, TunnelCodec
@@ -44,6 +47,7 @@ from .pool import Pool, may_use_kept
 from .program import Programs
 from .respond import respond
 from .response_fields import presentable, variables
+from .sharing import SharedConnections
 from .verdict import Judge
 
 log = logging.getLogger(__name__)
@@ -84,6 +88,8 @@ class WorkerContext(Protocol):
     @property
     def pool(self) -> Pool: ...
     @property
+    def shared(self) -> SharedConnections: ...
+    @property
     def resolver(self) -> Resolver: ...
     @property
     def tls(self) -> Contexts: ...
@@ -115,10 +121,13 @@ def serve(conversation: Conversation, exchange: Exchange, worker: WorkerContext)
         needs_length=conversation.needs_length,
         is_wanted=not conversation.authorizes,
     ) as body:
-        try:
-            _attempt(conversation, exchange, worker, body)
-        except StaleConnection:
-            _attempt(conversation, exchange, worker, body, fresh=True)
+        for sent in range(MAX_ATTEMPTS):
+            try:
+                _attempt(conversation, exchange, worker, body, fresh=sent > 0)
+                return
+            except StaleConnection as error:
+                reason = error
+        raise NoBackend(f"no backend takes the request: {reason}")
 
 
 def _attempt(
@@ -231,8 +240,8 @@ def connect_any(
 ) -> Backend:
     """Connect to a proc of *route*, trying others when one fails, until *deadline* (monotonic).
 
-    *kept* may have a connection to a proc already.  Raises NoBackend, with Retry-After, when none
-    can be had.
+    *kept* may have a connection to a proc already, and raises OSError as a connect does.  Raises
+    NoBackend, with Retry-After, when none can be had.
     """
     timeouts = 0
     last: Exception | None = None
@@ -240,15 +249,18 @@ def connect_any(
         proc = worker.balancer.choose(server, route, request)
         if proc is None:
             break
-        lease = worker.board.acquire(proc)
-        idle = kept(proc) if kept is not None else None
-        if idle is not None:
-            return Backend(idle, str(proc), proc, lease, is_kept=True)
+        lease = None
         try:
-            port = _connect(proc, _time_for(proc, deadline), worker)
+            idle = kept(proc) if kept is not None else None
+            lease = worker.board.acquire(proc)
+            worker.balancer.taken(proc)
+            if idle is not None:
+                return Backend(idle, str(proc), proc, lease, is_kept=True)
+            port = connect_proc(proc, _time_for(proc, deadline), worker)
             return Backend(port, str(proc), proc, lease)
         except OSError as error:  # TimeoutError is one
-            lease.release()
+            if lease is not None:
+                lease.release()
             worker.balancer.avoid(proc)
             last = error
             log.warning("backend %s: %s", proc, error)
@@ -257,7 +269,8 @@ def connect_any(
             if timeouts >= MAX_TIMEOUTS or out_of_fds or time.monotonic() >= deadline:
                 break
         except BaseException:
-            lease.release()
+            if lease is not None:
+                lease.release()
             raise
     reason = f": {last}" if last else ""
     raise NoBackend(
@@ -266,7 +279,7 @@ def connect_any(
     )
 
 
-def _connect(proc: Proc, timeout: float, worker: WorkerContext) -> Port:
+def connect_proc(proc: Proc, timeout: float, worker: WorkerContext) -> Port:
     """To *proc*, over TLS where it wants that; *timeout* in seconds, 0 for none."""
     begun = time.monotonic()
     port, tls = _connect_plain(proc, timeout, worker), proc.backend.tls
@@ -280,7 +293,7 @@ def _connect_plain(proc: Proc, timeout: float, worker: WorkerContext) -> FdPort:
     """A host that was configured by name may have moved, and may have several addresses."""
     name, known = proc.backend.host_name, proc.address
     if not name or proc.backend.is_spawned:
-        return connect(known, timeout)
+        return connect(known, timeout, proc.backend.takes_packets)
     hosts = worker.resolver.hosts(name, known.host, timeout)
     return connect_first([Address(host, known.port) for host in hosts], timeout)
 
@@ -320,8 +333,11 @@ class SocketConversation:
         """How many connections to one proc of *spec* may wait for another request."""
         return 0
 
-    def _kept(self, proc: Proc) -> Port | None:
-        return self.worker.pool.take(proc)
+    def kept(self, proc: Proc) -> Port | None:
+        """A connection to *proc* that can take the request; None for a new one.  Raises OSError."""
+        if may_use_kept(self.exchange.request):
+            return self.worker.pool.take(proc)
+        return self._none_kept(proc)
 
     def _none_kept(self, proc: Proc) -> Port | None:
         if self.is_exclusive:
@@ -329,10 +345,13 @@ class SocketConversation:
         return None
 
     def connect(self, fresh: bool = False) -> Backend:
-        request = self.exchange.request
-        keeps = any(map(self.kept_connections, self.route.backends))
-        kept = self._kept if keeps and not fresh and may_use_kept(request) else self._none_kept
-        backend = connect_any(self.server, self.route, request, self.worker, kept=kept)
+        backend = connect_any(
+            self.server,
+            self.route,
+            self.exchange.request,
+            self.worker,
+            kept=self._none_kept if fresh else self.kept,
+        )
         self._judge = judge_of(backend, self.worker)
         return backend
 
@@ -392,6 +411,7 @@ def open_tunnel(
     worker: WorkerContext,
     greeting: bytes = b"",
     unread: bytes = b"",
+    rate: MessageRate | None = None,
 ) -> None:
     """Answer the upgrade with *head* and let *codec* relay; the tunnel owns *backend* from here.
 
@@ -410,6 +430,7 @@ def open_tunnel(
         unread=unread,
         greeting=greeting,
         judge=judge_of(backend, worker),
+        rate=rate,
     )
     if not record.is_over:  # what came early may have ended it already
         worker.tunnels.add(tunnel)

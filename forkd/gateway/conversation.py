@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..config.model import BackendSpec, Proc
+from ..config.backend import BackendSpec, Proc
 from ..message import Request
 from ..net.port import Port
 from ..protocol.conversation import RequestEncoder, ResponseParser
@@ -68,6 +68,8 @@ class Backend:
     """Counts the request; released when it is over."""
     is_kept: bool = False
     """Whether the connection has served a request before, and so may be dead already."""
+    is_shared: bool = False
+    """Whether other requests are on the connection: it may end before it has heard of this one."""
 
 
 class Conversation(Protocol):

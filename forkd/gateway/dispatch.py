@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from .. import hooks
-from ..config.model import Config, GatewayServer, Route
+from ..config.backend import GatewayServer, Route
+from ..config.model import Config
 from ..errors import ClientGone, ForkdError, MethodNotAllowed, NoBackend, PayloadTooLarge
 from ..hooks import Phase
 from ..http.errorpage import error_response

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..address import split_port
-from ..config.model import BackendSpec, RequestConfig
+from ..config.backend import BackendSpec
+from ..config.model import RequestConfig
 from ..errors import BadRequest
 from ..message import Fields, Pair, Request
 from . import static
@@ -161,6 +162,8 @@ def _server(request: Request, settings: RequestConfig) -> dict[str, str]:
         environment["HTTPS"] = "on"
     connection = request.connection
     listener = connection.listener
+    if listener.is_inherited:
+        listener = connection.local
     address = connection.local.host if listener.host in _WILDCARDS else listener.host
     environment |= {
         "SERVER_PORT": "0" if listener.is_unix else str(listener.port),

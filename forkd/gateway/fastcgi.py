@@ -1,25 +1,30 @@
 """fastcgi: requests, responses and tunnels in records (FastCGI 1.0; scgi_fastcgi.md 2, 4).
 
 One request at a time on a connection; with the host option ``keep-conn`` it may carry another one
-when that is over.
+when that is over.  With ``multiplex``, and an application that can, requests and tunnels share
+connections: each has a port of its own (``gateway.mux_port``) and hardly notices.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
+from functools import partial
 
-from ..config.model import BackendSpec, GatewayServer, Route
+from ..config.backend import BackendSpec, GatewayServer, Proc, Route
 from ..http.exchange import Exchange
 from ..message import Request
+from ..net.port import Port
 from ..protocol.conversation import RequestEncoder, ResponseParser
 from ..protocol.fastcgi import Role
-from ..protocol.fastcgi_request import FastCgiEncoder, FastCgiParser
+from ..protocol.fastcgi_request import REQUEST_ID, FastCgiEncoder, FastCgiParser
 from ..protocol.tunnel import TunnelCodec
 from ..stderr import StderrLines
 from . import base
 from .base import WorkerContext
 from .conversation import Backend
+from .mux_port import MuxPort
 from .script import ScriptConversation
 
 log = logging.getLogger(__name__)
@@ -35,7 +40,7 @@ def serve(
 class FastCgi(ScriptConversation):
     """One request."""
 
-    _parser: FastCgiParser
+    _parser: FastCgiParser | None = None
     # Most applications, PHP among them, serve one connection at a time: one that idles in this
     # worker would keep the others of all workers waiting.
     kept_seconds = 1.0
@@ -44,27 +49,56 @@ class FastCgi(ScriptConversation):
     def kept_connections(self, spec: BackendSpec) -> int:
         return spec.keep_conn
 
+    def kept(self, proc: Proc) -> Port | None:
+        if proc.backend.multiplex:
+            patience = proc.backend.connect_timeout
+            reach = partial(base.connect_proc, proc, patience, self.worker)
+            shared = self.worker.shared.open(proc, reach, patience)
+            if shared is not None:
+                return shared
+        return super().kept(proc)
+
+    def connect(self, fresh: bool = False) -> Backend:
+        backend = super().connect(fresh)
+        if isinstance(backend.port, MuxPort):
+            return replace(backend, is_kept=backend.port.is_awaited, is_shared=True)
+        return backend
+
     def begin(
         self, request: Request, length: int | None, backend: Backend
     ) -> tuple[RequestEncoder, ResponseParser]:
         assert backend.proc is not None
-        variables = self.variables(request, length, backend)
+        shared = backend.port if isinstance(backend.port, MuxPort) else None
+        number = shared.number if shared is not None else REQUEST_ID
         # What may become a tunnel has its connection to itself: the application is to close it.
         is_plain = not request.protocol and "upgrade" not in request.fields
-        keep_conn = is_plain and self.kept_connections(backend.proc.backend) > 0
+        may_stay = is_plain and self.kept_connections(backend.proc.backend) > 0
+        keep_conn = shared is not None or may_stay
         role = Role.AUTHORIZER if self.authorizes else Role.RESPONDER
         self._parser = FastCgiParser(
             _Complaints(f"fastcgi {backend.name} {request.path}"),
             head_only=request.method == "HEAD",
             keep_conn=keep_conn,
+            request_id=number,
         )
-        return FastCgiEncoder(variables, role, keep_conn), self._parser
+        variables = self.variables(request, length, backend)
+        return FastCgiEncoder(variables, role, keep_conn, number), self._parser
 
     def ended_well(self, backend: Backend) -> bool:
         # The records say so themselves; without their end the parser has refused the response.
         return True
 
+    def done(self, backend: Backend, reusable: bool) -> None:
+        # A shared connection is not the request's to be kept or closed.
+        super().done(backend, reusable and not isinstance(backend.port, MuxPort))
+
+    def abort(self, backend: Backend, why: str) -> None:
+        if self._parser is not None and self._parser.is_overloaded and backend.proc is not None:
+            self.worker.balancer.avoid(backend.proc)
+        super().abort(backend, why)
+
     def tunnel_codec(self) -> TunnelCodec:
+        assert self._parser is not None
         return self._parser.tunnel_codec()
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from gevent.event import Event as GeventEvent
 
-from ..errors import BackendBroken, BackendTimeout, ClientGone, Truncated
+from ..errors import BackendBroken, BackendTimeout, ClientGone, Refused, Truncated
 from ..http.exchange import Exchange
 from ..message import Fields, Head, Request
 from ..net.blocking import BlockingPort
@@ -35,7 +35,8 @@ _BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
 class StaleConnection(Exception):
-    """A kept connection was dead, and the request may be sent over another one."""
+    """A kept connection was dead, or the backend refused the request at once: nothing has been done
+    with it, and it may be sent over another one."""
 
 
 class Link:
@@ -157,6 +158,10 @@ class Link:
             data = self._receive()
             try:
                 events = parser.feed(data) if data else parser.eof()
+            except Refused as error:
+                if self._head is None and self._body is not None and self._body.is_whole:
+                    raise StaleConnection(str(error)) from error
+                raise
             except BackendBroken as error:
                 raise type(error)(f"{self.backend.name}: {error}") from error
             if not data:
@@ -194,10 +199,12 @@ class Link:
 
     @property
     def _is_stale(self) -> bool:
+        port, backend = self._port, self.backend
+        may_repeat = backend.is_kept and self._request.method in IDEMPOTENT
+        is_unheard = backend.is_shared and port.bytes_out == 0
         return (
-            self.backend.is_kept
-            and self._port.bytes_in == 0
-            and self._request.method in IDEMPOTENT
+            port.bytes_in == 0
+            and (may_repeat or is_unheard)
             and self._body is not None
             and self._body.is_whole
         )

@@ -7,7 +7,8 @@ from dataclasses import replace
 from enum import Enum, IntEnum
 from typing import Literal
 
-from ..config.model import GatewayServer, Limits, RequestConfig, Route
+from ..config.backend import GatewayServer, Route
+from ..config.model import Limits, RequestConfig
 from ..message import Head, Request, has_token
 
 Mode = Literal["responder", "authorizer"]

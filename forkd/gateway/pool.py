@@ -12,7 +12,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from ..config.model import Proc
+from ..config.backend import Proc
 from ..message import Request
 from ..net.port import Port
 from ..protocol.tunnel import Buffer

@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-from ..config.model import BackendSpec, GatewayServer, Route
+from ..config.backend import BackendSpec, GatewayServer, Route
 from ..errors import ClientGone, MethodNotAllowed
 from ..http.exchange import Exchange
 from ..message import Head, Request

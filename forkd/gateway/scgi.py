@@ -5,7 +5,7 @@ uwsgi says the same in other bytes: ``scgi.protocol`` chooses.
 
 from __future__ import annotations
 
-from ..config.model import GatewayServer, Route
+from ..config.backend import GatewayServer, Route
 from ..http.exchange import Exchange
 from ..message import Request
 from ..protocol import scgi, uwsgi

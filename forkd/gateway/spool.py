@@ -26,13 +26,14 @@ PIECE = 64 * 1024  # bytes that are read from a file at a time
 
 
 class _File:
-    """One temporary file, which holds the bytes from *start* on."""
+    """One temporary file, which holds the bytes from *start* on, at most *room*."""
 
-    __slots__ = ("file", "size", "start")
+    __slots__ = ("file", "room", "size", "start")
 
-    def __init__(self, file: IO[bytes], start: int) -> None:
+    def __init__(self, file: IO[bytes], start: int, room: int) -> None:
         self.file = file
         self.start = start
+        self.room = room
         self.size = 0
 
 
@@ -46,12 +47,17 @@ class Spool:
     ``append`` raises ForkdError when no folder has room for more.
     """
 
-    def __init__(self, folders: tuple[str, ...], file_size: int) -> None:
-        """*folders* are tried in turn; no file grows beyond *file_size* bytes."""
+    def __init__(
+        self, folders: tuple[str, ...], file_size: int, in_memory: int = MEMORY
+    ) -> None:
+        """*folders* are tried in turn.  A file takes *file_size* bytes, or as many as those that
+        there are already: so their number stays small however much there is, as each of them has
+        its descriptor."""
         self.size = 0
         self._folders = folders
         self._folder = 0
         self._file_size = max(file_size, 1)
+        self._in_memory = in_memory
         self._memory = bytearray()
         self._files: list[_File] = []
 
@@ -64,7 +70,7 @@ class Spool:
         return not self._files
 
     def append(self, data: Buffer) -> None:
-        if not self._files and self.size + len(data) <= MEMORY:
+        if not self._files and self.size + len(data) <= self._in_memory:
             self._memory += data
             self.size += len(data)
             return
@@ -75,10 +81,10 @@ class Spool:
     def _store(self, view: memoryview) -> int:
         """Bytes of *view* that have gone into a file."""
         file = self._files[-1] if self._files else None
-        if file is None or file.size >= self._file_size:
+        if file is None or file.size >= file.room:
             file = self._new_file()
         try:
-            count = os.write(file.file.fileno(), view[: self._file_size - file.size])
+            count = os.write(file.file.fileno(), view[: file.room - file.size])
         except OSError as error:
             self._give_folder_up(error)
             self._new_file()
@@ -96,7 +102,8 @@ class Spool:
             except OSError as error:
                 self._give_folder_up(error)
                 continue
-            file = _File(made, self.size)
+            in_files = self.size - self._files[0].start if self._files else 0
+            file = _File(made, self.size, max(self._file_size, in_files))
             self._files.append(file)
             return file
 

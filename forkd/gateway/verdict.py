@@ -12,7 +12,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from ..config.model import Proc
+from ..config.backend import Proc
 from ..scoreboard import Board
 
 PATIENCE = 0.1  # seconds for the master to reap and say so

@@ -37,6 +37,8 @@ class Service:
     """Those that are not tunnels."""
     streams: int = 0
     """Requests of HTTP/2 that are being answered."""
+    has_room: Callable[[], bool] = lambda: True
+    """Whether one more of them may be: each counts as a connection does."""
 
     def drain(self) -> None:
         """No connection is to take another request than it must."""

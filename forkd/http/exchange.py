@@ -1,16 +1,19 @@
 """What a gateway may do to a client: one request and its response, whatever the HTTP version.
 
-``Exchange`` is the interface; ``ExchangeBase`` holds what the versions share: which fields go out,
-and what the access log is told.
+``Exchange`` is the interface; ``ExchangeBase`` holds what the versions share: how a handler is run,
+which fields go out, and what the access log is told.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from gevent.event import Event
@@ -18,8 +21,12 @@ from gevent.event import Event
 from ..accesslog import Entry
 from ..address import Address
 from ..config.model import AccessLogSettings, RequestConfig
+from ..errors import ClientGone
 from ..message import ConnInfo, Fields, Head, Pair, Request
 from ..net.port import Port
+from .errorpage import error_response
+
+log = logging.getLogger(__name__)
 
 NO_FIELDS = Fields()
 
@@ -103,19 +110,25 @@ _BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
 _LOGGED_FIELD = re.compile(r"%\{([^}]+)\}([iC])")
 
 
-class ExchangeBase:
+class ExchangeBase(Exchange):
     """State and decisions that all versions share; a version adds the wire."""
 
     __slots__ = (
         "_body_bytes",
         "_clock",
         "_fields",
+        "_is_aborted",
+        "_left",
         "_log",
+        "_sends_body",
         "_settings",
         "_status",
         "environment",
         "file_name",
         "gone",
+        "is_over",
+        "is_upgraded",
+        "keeps",
         "on_head",
         "request",
         "started",
@@ -129,6 +142,14 @@ class ExchangeBase:
         self.file_name = ""
         self.environment: tuple[Pair, ...] = ()
         self.settings = settings
+        self.is_over = False
+        """Nothing more will be written."""
+        self.is_upgraded = False
+        self.keeps = False
+        """Whether the response has promised another one."""
+        self._is_aborted = False
+        self._sends_body = False
+        self._left: int | None = None  # bytes of the body that the head has promised
         self._log = log
         self._clock = time.monotonic()
         self._status = 0
@@ -146,6 +167,53 @@ class ExchangeBase:
         if not settings.limits.protocol_http11 and request.version == "HTTP/1.1":
             fields = request.fields.without("upgrade")
             self.request = replace(request, version="HTTP/1.0", keep_alive=False, fields=fields)
+
+    # -- from its beginning to its end ------------------------------------------------------------
+
+    def run(self, handle: Handler) -> None:
+        """Let *handle* answer; whatever it does, the exchange is over and logged after it.
+
+        Raises ClientGone.
+        """
+        mark = "X"
+        try:
+            handle(self)
+            if not self.is_upgraded:
+                self._complete()
+                mark = "X" if self._is_aborted else "+" if self.keeps else "-"
+        except ClientGone as gone:
+            if self.started and not self.is_over:
+                self.abort(str(gone))  # a half of a response must not look whole
+            raise
+        except Exception:
+            log.exception("%s: %s failed", self.request.remote, self.request.path)
+            self._fail()
+        finally:
+            if not self.is_upgraded:
+                self._write_log(mark)
+            self.on_head = unchanged  # it knows the exchange: a circle that only the collector ends
+
+    def _complete(self) -> None:
+        """What a handler has left open."""
+        if self.is_over:
+            return
+        if self.started:
+            self.finish()
+        else:
+            self._respond_error(500)
+
+    def _fail(self) -> None:
+        if self.started:
+            self.abort("internal error")
+        else:
+            self.on_head = unchanged
+            self._respond_error(500)
+
+    def _respond_error(self, status: int) -> None:
+        head, body = error_response(status, self._settings.errors)
+        self.respond(head)
+        self.write(body)
+        self.finish()
 
     # -- the head ---------------------------------------------------------------------------------
 
@@ -176,10 +244,30 @@ class ExchangeBase:
         self._fields = fields
         return fields
 
+    # -- the body ---------------------------------------------------------------------------------
+
+    def _due(self, length: int) -> int:
+        """How many of *length* bytes more the head has room for; they are counted as sent."""
+        if self._left is not None:
+            length = min(length, self._left)
+            self._left -= length
+        return length
+
+    def _check_whole(self) -> None:
+        """Raises ClientGone, aborted, when the head has promised more than there is."""
+        if self._sends_body and self._left:
+            self.abort(f"response ends {self._left} bytes short")
+            raise ClientGone("response cut short")
+
     # -- the access log ---------------------------------------------------------------------------
 
-    def _entry(self, mark: str, bytes_in: int, bytes_out: int, body_bytes: int) -> Entry:
+    @abstractmethod
+    def _bytes(self) -> tuple[int, int]:
+        """(received, sent) for this exchange so far."""
+
+    def _entry(self, mark: str, body_bytes: int) -> Entry:
         request = self.request
+        bytes_in, bytes_out = self._bytes()
         return Entry(
             request=request,
             connection=request.connection,
@@ -197,14 +285,13 @@ class ExchangeBase:
             number=request.number,
         )
 
-    def _write_log(self, mark: str, bytes_in: int, bytes_out: int, body_bytes: int) -> None:
-        entry = self._entry(mark, bytes_in, bytes_out, body_bytes)
-        self._log(self._settings.access_log, entry)
+    def _write_log(self, mark: str) -> None:
+        self._log(self._settings.access_log, self._entry(mark, self._body_bytes))
 
-    def _tunnel_log(self, bytes_in: int, bytes_out: int) -> TunnelLog:
-        """For an upgrade whose head and answer took so many bytes."""
+    def _tunnel_log(self) -> TunnelLog:
+        """For an upgrade that has been answered."""
         settings = self._settings.access_log
-        entry = self._entry("-", bytes_in, bytes_out, 0)
+        entry = self._entry("-", 0)
         return TunnelLog(self._log, settings, shrunk(entry, settings), self._clock)
 
 
@@ -234,14 +321,7 @@ class TunnelLog:
 def shrunk(entry: Entry, settings: AccessLogSettings) -> Entry:
     """*entry* without what no line of *settings* can want."""
     if not settings.filename and not settings.use_syslog or entry.request is None:
-        return replace(
-            entry,
-            request=None,
-            connection=_UNKNOWN,
-            response_fields=NO_FIELDS,
-            file_name="",
-            environment=(),
-        )
+        return _unlogged(entry.status, entry.bytes_in, entry.bytes_out)
     names = _LOGGED_FIELD.findall(settings.format)
     wanted = {"cookie" if code == "C" else name.lower() for name, code in names}
     fields = Fields(pair for pair in entry.request.fields if pair[0].lower() in wanted)
@@ -256,6 +336,12 @@ def shrunk(entry: Entry, settings: AccessLogSettings) -> Entry:
 
 
 _UNKNOWN = ConnInfo(Address(""), Address(""), Address(""))
+
+
+@lru_cache(maxsize=64)
+def _unlogged(status: int, bytes_in: int, bytes_out: int) -> Entry:
+    """For the counters alone; tunnels that are alike share it."""
+    return Entry(None, _UNKNOWN, status, 0, 0.0, 0.0, bytes_in=bytes_in, bytes_out=bytes_out)
 
 
 def unchanged(head: Head) -> Head:

@@ -11,12 +11,12 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import ClientGone, ForkdError, PayloadTooLarge
+from ..errors import ForkdError, PayloadTooLarge
 from ..message import Fields, Head, Pair, Request
 from ..net.blocking import BlockingPort
 from ..net.port import Port
-from .errorpage import error_response, reason
-from .exchange import NO_FIELDS, ExchangeBase, Handler, Upgraded, one_line, unchanged
+from .errorpage import reason
+from .exchange import NO_FIELDS, ExchangeBase, Upgraded, one_line
 from .h1_body import H1Body
 
 if TYPE_CHECKING:
@@ -36,27 +36,16 @@ class H1Exchange(ExchangeBase):
         "_body",
         "_chunked",
         "_connection",
-        "_is_aborted",
         "_is_sound",
-        "_left",
         "_port",
         "_read_before",
-        "_sends_body",
         "_sent_before",
         "_wants_continue",
-        "is_over",
-        "is_upgraded",
-        "keeps",
     )
 
     def __init__(self, connection: H1Connection, request: Request, head_size: int) -> None:
         service = connection.service
         super().__init__(request, service.config.base, connection.port.gone, service.log)
-        self.is_over = False
-        """Nothing more will be written."""
-        self.is_upgraded = False
-        self.keeps = False
-        """Whether the response has promised another one."""
         self._connection: H1Connection = connection
         self._body = H1Body(request) if request.content_length != 0 else None
         self._wants_continue = (
@@ -64,58 +53,11 @@ class H1Exchange(ExchangeBase):
             and request.version == "HTTP/1.1"
             and request.fields.get("expect").lower() == "100-continue"
         )
-        self._is_aborted = False
         self._is_sound = True  # where the next request begins is known
-        self._sends_body = False
         self._chunked = False
-        self._left: int | None = None
         self._port: BlockingPort | Port = connection.port
         self._sent_before = connection.sent
         self._read_before = connection.used - head_size
-
-    def run(self, handle: Handler) -> None:
-        """Let *handle* answer; whatever it does, the exchange is over and logged after it.
-
-        Raises ClientGone.
-        """
-        mark = "X"
-        try:
-            handle(self)
-            if not self.is_upgraded:
-                self._complete()
-                mark = "X" if self._is_aborted else "+" if self.keeps else "-"
-        except ClientGone as gone:
-            if self.started and not self.is_over:
-                self.abort(str(gone))  # a half of a response must not look whole
-            raise
-        except Exception:
-            log.exception("%s: %s failed", self.request.remote, self.request.path)
-            self._fail()
-        finally:
-            if not self.is_upgraded:
-                self._log_end(mark)
-
-    def _complete(self) -> None:
-        """What a handler has left open."""
-        if self.is_over:
-            return
-        if self.started:
-            self.finish()
-        else:
-            self._respond_error(500)
-
-    def _fail(self) -> None:
-        if self.started:
-            self.abort("internal error")
-        else:
-            self.on_head = unchanged
-            self._respond_error(500)
-
-    def _respond_error(self, status: int) -> None:
-        head, body = error_response(status, self._settings.errors)
-        self.respond(head)
-        self.write(body)
-        self.finish()
 
     @property
     def is_lost(self) -> bool:
@@ -249,9 +191,7 @@ class H1Exchange(ExchangeBase):
     def write(self, data: bytes) -> None:
         if not self._sends_body or not data:
             return
-        if self._left is not None:
-            data = data[: self._left]
-            self._left -= len(data)
+        data = data[: self._due(len(data))]
         self._body_bytes += len(data)
         self._connection.write(_chunk(data) if self._chunked else data)
         if self._connection.is_worth_a_call:
@@ -263,9 +203,7 @@ class H1Exchange(ExchangeBase):
         if self._chunked or length <= FILE_PIECE:
             self._copy_file(fd, offset, length)
             return
-        if self._left is not None:
-            length = min(length, self._left)
-            self._left -= length
+        length = self._due(length)
         self._connection.send_file(fd, offset, length, self._settings.limits)
         self._body_bytes += length
 
@@ -281,9 +219,7 @@ class H1Exchange(ExchangeBase):
     def finish(self, trailers: Fields = NO_FIELDS) -> None:
         if self.is_over:
             return
-        if self._sends_body and self._left:
-            self.abort(f"response ends {self._left} bytes short")
-            raise ClientGone("response cut short")
+        self._check_whole()
         if self._chunked:
             self._connection.write(_last_chunk(trailers))
         self.is_over = True
@@ -305,18 +241,13 @@ class H1Exchange(ExchangeBase):
         connection.write(head_bytes("HTTP/1.1", head.status, fields))
         connection.flush(self._settings.limits)
         self.is_upgraded = self.is_over = True
-        self.on_head = unchanged  # it may know this exchange: garbage that waits for a collection
-        log_end = self._tunnel_log(*self._bytes())
+        log_end = self._tunnel_log()
         port, early = connection.detach()
         return Upgraded(port, early, log_end)
 
     def _bytes(self) -> tuple[int, int]:
-        """(received, sent) for this exchange so far."""
         connection = self._connection
         return connection.used - self._read_before, connection.sent - self._sent_before
-
-    def _log_end(self, mark: str) -> None:
-        self._write_log(mark, *self._bytes(), self._body_bytes)
 
 
 def _chunk(data: bytes) -> bytes:

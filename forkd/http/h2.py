@@ -21,7 +21,10 @@ from ..message import ConnInfo, Fields, Pair, Request
 from ..net.blocking import BlockingPort
 from ..net.port import HIGH_WATER, Port
 from ..protocol.h2_fields import H2Head
-from ..protocol.http2 import MAX_STREAM, Http2, Stream, StreamListener
+from ..protocol.h2_frames import ErrorCode
+from ..protocol.h2_quiet import MAX_STREAM
+from ..protocol.h2_stream import Stream, StreamListener
+from ..protocol.http2 import Http2
 from ..protocol.request import make_request
 from ..protocol.tunnel import Buffer
 from .connection import Service
@@ -54,11 +57,14 @@ class H2Connection:
         self._number = 0
         self._ports: dict[int, StreamPort] = {}
         self._queued: dict[StreamPort, None] = {}  # in the order of their turns
-        self._wake_is_due = False
-        self._is_full = False  # the client takes no more for now
+        self.wakes = False
+        """What there is to write will be written soon."""
+        self.is_full = False
+        """The client takes no more for now."""
         self._has_more = False  # queues that had to leave some for the next turn
         self._is_stuffed = False
         self._is_leaving = False  # closed when the last stream is over
+        self._at_eof = False
         self._is_draining = False
         self._is_closed = False
         self._idle_since = time.monotonic()
@@ -80,6 +86,7 @@ class H2Connection:
         try:
             self._begin()
             while not self._over.wait(LOOK):
+                self.http2.forgive()
                 self._look_for_idleness()
         except ClientGone:  # a stop
             self._cut()
@@ -156,19 +163,21 @@ class H2Connection:
 
     def on_data(self, data: Buffer) -> None:
         if not self._is_closed:
+            self.wakes = True  # it comes when all has been heard
             self.http2.receive(data)
+            self.wakes = False
             self._flush()
 
     def on_eof(self) -> None:
         """Nothing more can come: what needs the client is over, answers may still reach it."""
-        self._is_leaving = True
+        self._is_leaving = self._at_eof = True
         for port in list(self._ports.values()):
             if port.is_tunnel or not port.stream.has_ended:
                 port.abort("connection closed")
         self.wake()
 
     def on_drain(self) -> None:
-        self._is_full = False
+        self.is_full = False
         if self._is_stuffed:
             self._is_stuffed = False
             self._port.resume()
@@ -184,6 +193,10 @@ class H2Connection:
 
     def on_request(self, stream: Stream, head: H2Head) -> StreamListener:
         port = self._ports[stream.id] = StreamPort(self, stream)
+        if len(self._ports) > 1 and not self.service.has_room():
+            port.abort_code = ErrorCode.REFUSED_STREAM  # it may try again (RFC 9113 section 8.7)
+            port.abort("connection limit")
+            return port
         number = self._number
         self._number += 1
         now = time.time()
@@ -219,6 +232,9 @@ class H2Connection:
                 return
             size = sum(len(name) + len(value) for name, value in request.fields)
             H2Exchange(port, request, self.service, size).run(self._handle)
+        except ClientGone as gone:
+            log.debug("%s: %s", request.remote, gone)
+            port.abort(str(gone))
         finally:
             self.service.streams -= 1
 
@@ -266,17 +282,13 @@ class H2Connection:
 
     # -- what the streams say ---------------------------------------------------------------------
 
-    @property
-    def is_clear(self) -> bool:
-        return not self._is_full and self.http2.pending < HIGH_WATER
-
     def wake(self) -> None:
-        if not self._wake_is_due:
-            self._wake_is_due = True
+        if not self.wakes:
+            self.wakes = True
             get_hub().loop.run_callback(self._woken)
 
     def _woken(self) -> None:
-        self._wake_is_due = False
+        self.wakes = False
         self._flush()
 
     def queue(self, port: StreamPort) -> None:
@@ -296,14 +308,16 @@ class H2Connection:
         """Write what there is to say, and nothing else this turn."""
         if self._is_closed:
             return
-        drained = self._fill() if self._queued and not self._is_full else ()
-        if self.http2.pending and not self._port.write(self.http2.take()):
-            self._is_full = True
+        drained = self._fill() if self._queued and not self.is_full else ()
+        if self.http2.out and not self._port.write(self.http2.take()):
+            self.is_full = True
             if self._port.queued > STUFFED and not self._is_stuffed:
                 self._is_stuffed = True
                 self._port.pause()
         for port in drained:
             port.drained()
+        if self._at_eof:
+            self._end_stuck()
         if self._has_more:
             self._has_more = False
             if not self._port.queued:  # else ``on_drain`` comes
@@ -314,9 +328,15 @@ class H2Connection:
         elif self._is_leaving and not self._ports:
             self._close()
 
+    def _end_stuck(self) -> None:
+        """Answers that wait for credit: none can come any more."""
+        for port in list(self._queued):
+            if min(port.stream.room, self.http2.room) <= 0:
+                port.abort("connection closed")
+
     def _fill(self) -> list[StreamPort]:
         """Give the queues their turns; those that have run empty."""
-        room = HIGH_WATER - self._port.queued - self.http2.pending
+        room = HIGH_WATER - self._port.queued - len(self.http2.out)
         ready = sorted(self._queued, key=_turn)
         while room > 0 and ready:
             port, urgency = ready[0], ready[0].stream.priority.urgency

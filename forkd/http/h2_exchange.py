@@ -12,8 +12,7 @@ from ..protocol.h2_frames import ErrorCode
 from ..protocol.h2_priority import DEFAULT
 from ..protocol.handshake import connect_head
 from .connection import Service
-from .errorpage import error_response
-from .exchange import NO_FIELDS, ExchangeBase, Handler, Upgraded, one_line, unchanged
+from .exchange import NO_FIELDS, ExchangeBase, Upgraded, one_line
 from .stream_port import StreamPort
 
 log = logging.getLogger(__name__)
@@ -21,6 +20,7 @@ log = logging.getLogger(__name__)
 _OF_HTTP1 = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 )
+_SHARING = DEFAULT._replace(incremental=True)
 
 
 class _Stream(BlockingPort):
@@ -35,8 +35,7 @@ class H2Exchange(ExchangeBase):
     """One request of a connection and its response."""
 
     __slots__ = (
-        "_head_size", "_is_aborted", "_left", "_port", "_received", "_sends_body", "_sent",
-        "_service", "_stream", "_wants_continue", "is_over", "is_upgraded",
+        "_head_size", "_port", "_received", "_sent", "_service", "_stream", "_wants_continue",
     )  # fmt: skip
 
     def __init__(
@@ -44,14 +43,9 @@ class H2Exchange(ExchangeBase):
     ) -> None:
         self._stream = _Stream(port)
         super().__init__(request, service.config.base, self._stream.gone, service.log)
-        self.is_over = False
-        """Nothing more will be written."""
-        self.is_upgraded = False
+        self.keeps = True
         self._port = port
         self._service = service
-        self._is_aborted = False
-        self._sends_body = False
-        self._left: int | None = None
         self._head_size = head_size
         self._received = 0
         self._sent = 0
@@ -59,50 +53,6 @@ class H2Exchange(ExchangeBase):
             request.content_length != 0
             and request.fields.get("expect").lower() == "100-continue"
         )
-
-    def run(self, handle: Handler) -> None:
-        """Let *handle* answer; whatever it does, the exchange is over and logged after it."""
-        mark = "X"
-        try:
-            handle(self)
-            if not self.is_upgraded:
-                self._complete()
-                mark = "X" if self._is_aborted else "+"
-        except ClientGone as gone:
-            log.debug("%s: %s", self.request.remote, gone)
-            self.abort(str(gone))
-        except Exception:
-            log.exception("%s: %s failed", self.request.remote, self.request.path)
-            self._fail()
-        finally:
-            if not self.is_upgraded:
-                self._write_log(mark, *self._bytes(), self._body_bytes)
-            self.on_head = unchanged  # it knows the exchange: a circle that only the collector ends
-
-    def _complete(self) -> None:
-        """What a handler has left open."""
-        if self.is_over:
-            return
-        if self.started:
-            self.finish()
-        else:
-            self._respond_error(500)
-
-    def _fail(self) -> None:
-        if self.started:
-            self.abort("internal error")
-            return
-        self.on_head = unchanged
-        try:
-            self._respond_error(500)
-        except ClientGone as gone:
-            self.abort(str(gone))
-
-    def _respond_error(self, status: int) -> None:
-        head, body = error_response(status, self.settings.errors)
-        self.respond(head)
-        self.write(body)
-        self.finish()
 
     @property
     def is_lost(self) -> bool:
@@ -160,9 +110,7 @@ class H2Exchange(ExchangeBase):
     def write(self, data: bytes) -> None:
         if not self._sends_body or not data:
             return
-        if self._left is not None:
-            data = data[: self._left]
-            self._left -= len(data)
+        data = data[: self._due(len(data))]
         self._body_bytes += len(data)
         try:
             self._stream.send(data, self.settings.limits.max_write_idle)
@@ -172,9 +120,7 @@ class H2Exchange(ExchangeBase):
     def send_file(self, fd: int, offset: int, length: int) -> None:
         if not self._sends_body:
             return
-        if self._left is not None:
-            length = min(length, self._left)
-            self._left -= length
+        length = self._due(length)
         try:
             self._stream.send_file(fd, offset, length, self.settings.limits.max_write_idle)
         except TimeoutError as error:
@@ -182,13 +128,10 @@ class H2Exchange(ExchangeBase):
         self._body_bytes += length
 
     def finish(self, trailers: Fields = NO_FIELDS) -> None:
-        # Trailers are for HTTP/1.1 alone so far; RFC 9110 section 6.5.1 lets them be discarded.
         if self.is_over:
             return
-        if self._sends_body and self._left:
-            self.abort(f"response ends {self._left} bytes short")
-            raise ClientGone("response cut short")
-        self._port.write_eof()
+        self._check_whole()
+        self._port.write_eof(_plain(trailers))
         try:
             if self._port.queued:
                 self._stream.drain(self.settings.limits.max_write_idle)
@@ -215,16 +158,16 @@ class H2Exchange(ExchangeBase):
         head = self._start(connect_head(head))
         self._send_head(head.status, _plain(self._own_fields(head)))
         self.is_upgraded = self.is_over = True
-        log_end = self._tunnel_log(*self._bytes())
+        log_end = self._tunnel_log()
         port = self._port
         port.become_tunnel()
         if port.stream.priority == DEFAULT:  # or one tunnel would have to be silent for the next
-            port.stream.priority = DEFAULT._replace(incremental=True)
+            port.stream.priority = _SHARING
         _, early = self._stream.detach()
         return Upgraded(port, early, log_end)
 
     def _bytes(self) -> tuple[int, int]:
-        """(received, sent) for this exchange so far, without what frames a body."""
+        # Without what frames a body.
         return self._head_size + self._port.bytes_in, self._sent + self._port.bytes_out
 
 

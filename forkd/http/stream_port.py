@@ -8,6 +8,7 @@ windows of the client and by the connection, whose turn it is to ask for more (`
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gevent import get_hub
@@ -15,20 +16,24 @@ from gevent import get_hub
 from ..message import Pair
 from ..net.port import HIGH_WATER, Listener
 from ..protocol.h2_frames import ErrorCode
-from ..protocol.http2 import Http2, Stream
+from ..protocol.h2_sender import CREDIT
+from ..protocol.h2_stream import Stream
+from ..protocol.http2 import Http2
 from ..protocol.tunnel import Buffer
 
 log = logging.getLogger(__name__)
+
+STUCK = 5.0  # seconds for which what is queued waits for credit where nobody else sees to it
 
 
 class Carrier(Protocol):
     """The connection, as its streams see it."""
 
     http2: Http2
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether what is sent goes out at once."""
+    is_full: bool
+    """The client takes no more for now."""
+    wakes: bool
+    """What there is to write will be written soon."""
 
     def wake(self) -> None:
         """There is something to write."""
@@ -44,7 +49,7 @@ class StreamPort:
     """One stream as a ``net.port.Port``, and as the ``StreamListener`` of its connection."""
 
     __slots__ = (
-        "_carrier", "_end_told", "_ends", "_is_closing", "_linger", "_listener", "_out",
+        "_carrier", "_end_told", "_is_closing", "_last", "_linger", "_listener", "_out",
         "_owed", "_paused", "_pending", "_timer", "_why", "abort_code", "bytes_in", "bytes_out",
         "is_tunnel", "queued", "stream",
     )  # fmt: skip
@@ -64,7 +69,7 @@ class StreamPort:
         self._owed = 0  # taken by a listener that has then had enough
         self._end_told = False
         self._out: bytearray | None = None
-        self._ends = False  # END_STREAM behind what is queued
+        self._last: Sequence[Pair] | None = None  # trailers; END_STREAM is behind what is queued
         self._is_closing = False
         self._linger = 0.0
         self._timer: Any = None
@@ -88,29 +93,32 @@ class StreamPort:
     # -- reading ------------------------------------------------------------------------------
 
     def on_data(self, data: Buffer) -> None:
-        if self._is_closing:
-            self._carrier.http2.credit(self.stream, len(data))
-        elif self._paused or self._pending is not None:
-            if self._pending is None:
-                self._pending = bytearray()
-            self._pending += data
-        else:
-            self._hand_on(data)
-
-    def _hand_on(self, data: Buffer) -> None:
+        if self._paused or self._pending is not None or self._is_closing:
+            self._put_by(data)
+            return
         size = len(data)
         self.bytes_in += size
-        assert self._listener is not None
         try:
-            self._listener.on_data(data)
+            self._listener.on_data(data)  # type: ignore[union-attr]  # or it would be paused
         except Exception:  # a listener's bug ends this stream, and no other
             log.exception("stream: listener failed")
             self.abort("internal error")
             return
         if self._paused:
             self._owed += size
-        else:
-            self._carrier.http2.credit(self.stream, size)
+            return
+        stream = self.stream
+        stream.owed += size
+        if stream.owed >= CREDIT:
+            self._carrier.http2.credit(stream, 0)
+
+    def _put_by(self, data: Buffer) -> None:
+        if self._is_closing:
+            self._carrier.http2.credit(self.stream, len(data))
+            return
+        if self._pending is None:
+            self._pending = bytearray()
+        self._pending += data
 
     def on_end(self) -> None:
         if self._is_closing:
@@ -146,7 +154,7 @@ class StreamPort:
             return
         data, self._pending = self._pending, None
         if data:
-            self._hand_on(data)
+            self.on_data(data)
             self._carrier.wake()
         if self.stream.has_ended and not self._paused and self._why is None:
             self._tell_end()
@@ -166,20 +174,31 @@ class StreamPort:
         return size
 
     def write(self, data: Buffer) -> bool:
-        if self._why is not None or self._ends:
+        carrier = self._carrier
+        http2 = carrier.http2
+        if (
+            self.is_tunnel
+            and self._out is None
+            and not carrier.is_full
+            and len(http2.out) < HIGH_WATER
+            and self._last is None
+            and self._why is None
+            and http2.send(self.stream, data)
+        ):
+            self.bytes_out += len(data)
+            if not carrier.wakes:
+                carrier.wake()
+            return True
+        return self._queue(data)
+
+    def _queue(self, data: Buffer) -> bool:
+        if self._why is not None or self._last is not None:
             return True
         out = self._out
         if out is None:
-            carrier = self._carrier
-            http2 = carrier.http2
-            size = len(data)
-            if self.is_tunnel and carrier.is_clear and size <= http2.room(self.stream):
-                http2.send(self.stream, data)
-                self.bytes_out += size
-                carrier.wake()
-                return True
-            out = self._out = bytearray()
-        out += data
+            out = self._out = bytearray(data)
+        else:
+            out += data
         self.queued = len(out)
         self._carrier.queue(self)
         return self.queued <= HIGH_WATER
@@ -190,7 +209,7 @@ class StreamPort:
         if out is None:
             return 0
         http2 = self._carrier.http2
-        size = min(limit, http2.room(self.stream), len(out))
+        size = min(limit, self.stream.room, http2.room, len(out))
         if size <= 0:
             return 0
         with memoryview(out) as view:
@@ -200,7 +219,7 @@ class StreamPort:
         self.queued = len(out)
         if not out:
             self._out = None
-            if self._ends:
+            if self._last is not None:
                 self._send_end()
         return size
 
@@ -209,15 +228,16 @@ class StreamPort:
         if self._listener is not None and self._why is None and not self._is_closing:
             self._listener.on_drain()
 
-    def write_eof(self) -> None:
-        if not self._ends and self._why is None:
-            self._ends = True
+    def write_eof(self, trailers: Sequence[Pair] = ()) -> None:
+        """Names of *trailers* are in lower case."""
+        if self._last is None and self._why is None:
+            self._last = trailers
             if self._out is None:
                 self._send_end()
 
     def _send_end(self) -> None:
         if self.stream.sends:
-            self._carrier.http2.end(self.stream)
+            self._carrier.http2.end(self.stream, self._last or ())
         self._carrier.wake()
         self._close_if_over()
 
@@ -231,13 +251,13 @@ class StreamPort:
         self._drop_input()
         self.write_eof()
         self._close_if_over()
-        if self._why is None and linger > 0:
+        if self._why is None:
             self._set_timer()
 
     def _drop_input(self) -> None:
         dropped = self._owed + len(self._pending or b"")
         self._owed, self._pending = 0, None
-        if dropped:
+        if dropped and self._linger > 0:  # else a reset is next, and more is not wanted
             self._carrier.http2.credit(self.stream, dropped)
             self._carrier.wake()
 
@@ -252,7 +272,7 @@ class StreamPort:
             self._shut("")
 
     def _set_timer(self) -> None:
-        self._timer = get_hub().loop.timer(self._linger)
+        self._timer = get_hub().loop.timer(self._linger or STUCK)
         self._timer.start(self._linger_over, self.bytes_out, update=True)
 
     def _linger_over(self, sent_before: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from .state import BackOffRecord
+
 EARLY = 1.0  # seconds of life
 BURST, BURST_TIME = 3, 10.0  # so many deaths within so many seconds
 RECOVERY = 60.0  # seconds of life
@@ -23,6 +25,16 @@ class BackOff:
         self._ceiling = ceiling
         self._delay = 0.0
         self._deaths: deque[float] = deque(maxlen=BURST)
+
+    @classmethod
+    def restore(cls, ceiling: float, record: BackOffRecord) -> BackOff:
+        self = cls(ceiling)
+        self._delay = record.delay
+        self._deaths.extend(record.deaths)
+        return self
+
+    def snapshot(self) -> BackOffRecord:
+        return BackOffRecord(self._delay, tuple(self._deaths))
 
     def died(self, now: float, lived: float, *, served: bool, failed: bool) -> float:
         """Seconds to wait after this death, 0 for none.

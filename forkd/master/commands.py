@@ -16,7 +16,8 @@ from ..metrics import COUNTERS, GAUGES, Column, totals
 from ..scoreboard import Row
 from .console import Answer, Message
 from .slot import Slot
-from .workers import Generation, Phase, Worker
+from .worker_policy import Phase
+from .workers import Generation, Worker
 
 if TYPE_CHECKING:
     from .master import Master
@@ -32,14 +33,12 @@ def status(master: Master, _: Arguments, answer: Answer) -> None:
 
 def reload(master: Master, _: Arguments, answer: Answer) -> None:
     """The same as HUP; answered when the new generation serves, or when it was refused."""
+    master.reload(lambda error: answer(outcome(master, error)))
 
-    def on_outcome(error: StartError | None) -> None:
-        if error is None:
-            answer({"ok": True, "generation": master.generation_number})
-        else:
-            answer(refusal(error))
 
-    master.reload(on_outcome)
+def upgrade(master: Master, _: Arguments, answer: Answer) -> None:
+    """The same as USR2; answered by the new program, or when it was refused."""
+    master.upgrade(lambda error: answer(outcome(master, error)))
 
 
 def reopen(master: Master, _: Arguments, answer: Answer) -> None:
@@ -60,6 +59,7 @@ def stop(master: Master, arguments: Arguments, answer: Answer) -> None:
 COMMANDS: Mapping[str, Command] = {
     "status": status,
     "reload": reload,
+    "upgrade": upgrade,
     "reopen": reopen,
     "stop": stop,
 }
@@ -75,7 +75,10 @@ def execute(master: Master, request: Message, answer: Answer) -> None:
         command(master, request, answer)
 
 
-def refusal(error: StartError) -> Message:
+def outcome(master: Master, error: StartError | None) -> Message:
+    """Of a reload or an upgrade; None: it is done."""
+    if error is None:
+        return {"ok": True, "generation": master.generation_number}
     return {"ok": False, "error": str(error), "code": error.exit_code}
 
 
@@ -94,6 +97,7 @@ def describe(master: Master) -> Message:
         "file": master.config.file,
         "uptime": round(time.monotonic() - master.started, 3),
         "generation": master.generation_number,
+        "generations": [_generation(generation) for generation in generations],
         "last_reload": master.last_reload,
         "graceful_timeout": master.config.server.features.graceful_shutdown_timeout,
         "listeners": [str(spec.address) for spec in master.listeners.specs],
@@ -104,6 +108,16 @@ def describe(master: Master) -> Message:
         ],
         "backends": [_proc(slot) for slot in master.backends],
         "totals": totals(row.__getitem__ for row in (*masters, *rows)),
+    }
+
+
+def _generation(generation: Generation) -> Message:
+    drained_at = generation.drained_at
+    return {
+        "number": generation.number,
+        "workers": len(generation.workers),
+        "tunnels": sum(row[Column.TUNNELS] for row in generation.board.rows()),
+        "draining": None if drained_at is None else round(time.monotonic() - drained_at, 3),
     }
 
 
@@ -134,7 +148,9 @@ def _proc(slot: Slot) -> Message:
         "address": str(slot.address),
         "state": slot.state.name.lower(),
         "pid": slot.pid,
-        "load": slot.load,
+        "load": slot.presence.load,
+        "taken": slot.presence.taken,
+        "starts": slot.starts,
         "deaths": slot.deaths,
         "last_status": slot.last_status,
         "last_failure": slot.last_failure,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any
 
 from .. import control
 from ..unix import listen
 from .loop import WRITE, Loop, Timer
+from .state import ClientRecord, ConsoleRecord
 
 PATIENCE = 5.0  # seconds in which a client has to send its line, and to take the answer
+PAUSE = 1.0  # seconds until the next try to accept a client
 MAX_REQUEST = 64 * 1024  # bytes of a line
 MAX_CLIENTS = 64
 BACKLOG = 16
@@ -27,28 +30,75 @@ log = logging.getLogger(__name__)
 class Console:
     """Hands each request to *handle*, which answers then or later."""
 
-    def __init__(self, path: str, loop: Loop, handle: Handle) -> None:
+    def __init__(self, place: listen.UnixSocket, loop: Loop, handle: Handle) -> None:
+        """Serve the socket of *place*, which closes with the console."""
+        self._loop = loop
+        self._handle = handle
+        self._clients: set[_Client] = set()
+        self._inherited: set[_Client] = set()
+        self._place = place
+        place.socket.setblocking(False)
+        self._listen()
+
+    @classmethod
+    def open(cls, path: str, loop: Loop, handle: Handle) -> Console:
         """Listen at *path*, in place of whatever socket is there.  Raises OSError.
 
         The caller holds the lock of the pid file: a socket there is a dead server's.
         """
-        self._loop = loop
-        self._handle = handle
-        self._clients: set[_Client] = set()
-        self._place = listen.UnixSocket(path, BACKLOG, MODE)
-        self._place.publish()
-        self._place.socket.setblocking(False)
-        loop.watch(self._place.socket.fileno(), self._accept)
+        place = listen.UnixSocket(path, BACKLOG, MODE)
+        place.publish()
+        return cls(place, loop, handle)
+
+    @classmethod
+    def restore(cls, record: ConsoleRecord, loop: Loop, handle: Handle) -> Console:
+        """The console of the program before this one.  See ``answer_inherited``."""
+        place = listen.UnixSocket.restore(record.place, socket.socket(fileno=record.fd))
+        self = cls(place, loop, handle)
+        for one in record.clients:
+            client = self._add(socket.socket(fileno=one.fd))
+            client.resume(one)
+            if client.waits:
+                self._inherited.add(client)
+        return self
+
+    def snapshot(self) -> ConsoleRecord:
+        clients = (client.snapshot() for client in self._clients)
+        return ConsoleRecord(
+            self._place.socket.fileno(),
+            self._place.snapshot(),
+            tuple(one for one in clients if one),
+        )
+
+    def answer_inherited(self, message: Message) -> None:
+        """Answer those that wait for what they have asked of the program before this one."""
+        inherited, self._inherited = self._inherited, set()
+        for client in inherited:
+            client.answer(message)
+
+    def _listen(self) -> None:
+        if self._place.socket.fileno() >= 0:  # not closed meanwhile
+            self._loop.watch(self._place.socket.fileno(), self._accept)
 
     def _accept(self) -> None:
         try:
             sock, _ = self._place.socket.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors
+            log.error("control socket: %s; next try in %g s", error.strerror, PAUSE)
+            self._loop.unwatch(self._place.socket.fileno())
+            self._loop.call_later(PAUSE, self._listen)
             return
         if len(self._clients) >= MAX_CLIENTS:
             sock.close()
             return
-        self._clients.add(_Client(sock, self._loop, self._handle, self._clients.discard))
+        self._add(sock)
+
+    def _add(self, sock: socket.socket) -> _Client:
+        client = _Client(sock, self._loop, self._handle, self._clients.discard)
+        self._clients.add(client)
+        return client
 
     def close(self) -> None:
         """Unlink the socket; clients that wait for an answer see that the server has ended."""
@@ -56,6 +106,12 @@ class Console:
         self._place.close()
         for client in list(self._clients):
             client.close()
+
+
+class _Stage(Enum):
+    ASKING = auto()
+    WAITING = auto()
+    ANSWERING = auto()
 
 
 class _Client:
@@ -73,9 +129,26 @@ class _Client:
         self._handle = handle
         self._on_close = on_close
         self._data = bytearray()
+        self._stage = _Stage.ASKING
         self._timer = self._start_clock()
         sock.setblocking(False)
         loop.watch(sock.fileno(), self._read)
+
+    @property
+    def waits(self) -> bool:
+        return self._stage is _Stage.WAITING
+
+    def resume(self, record: ClientRecord) -> None:
+        """Go on where the program before this one had got to."""
+        self._data += record.line.encode("latin-1")
+        if record.waits:
+            self._wait()
+
+    def snapshot(self) -> ClientRecord | None:
+        """None when its answer is on its way: what is left of that is lost."""
+        if self._stage is _Stage.ANSWERING:
+            return None
+        return ClientRecord(self._socket.fileno(), self._data.decode("latin-1"), self.waits)
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
@@ -101,21 +174,27 @@ class _Client:
             self.close()
 
     def _ask(self) -> None:
-        self._timer.cancel()  # an answer may take its time
-        self._loop.unwatch(self._socket.fileno())
         line = bytes(self._data.split(b"\n", 1)[0])
         self._data.clear()
+        self._wait()
         try:
-            self._handle(control.decode(line), self._answer)
+            self._handle(control.decode(line), self.answer)
         except ValueError as error:
-            self._answer({"ok": False, "error": f"the request is not understood: {error}"})
+            self.answer({"ok": False, "error": f"the request is not understood: {error}"})
         except Exception:
-            self._answer({"ok": False, "error": "a defect; the error log has it"})
+            self.answer({"ok": False, "error": "a defect; the error log has it"})
             raise
 
-    def _answer(self, message: Message) -> None:
-        if self._socket.fileno() < 0 or self._data:
+    def _wait(self) -> None:
+        self._stage = _Stage.WAITING
+        self._timer.cancel()  # an answer may take its time
+        self._loop.unwatch(self._socket.fileno())
+
+    def answer(self, message: Message) -> None:
+        """Once; later ones are dropped, as is one for a client that has gone."""
+        if self._socket.fileno() < 0 or not self.waits:
             return
+        self._stage = _Stage.ANSWERING
         self._data += control.encode(message)
         self._timer = self._start_clock()
         self._write()

@@ -9,6 +9,7 @@ from ..errors import StartError
 
 NO_PERMISSION = 4  # exit codes of forkd(8)
 NOT_INSTALLED = 5
+BAD_CONFIG = 6
 
 
 class AddressInUse(StartError):
@@ -31,4 +32,5 @@ def cannot_listen(address: str, error: OSError) -> StartError:
 
 def cannot_execute(subject: str, error: OSError) -> StartError:
     """A backend's program could not be executed."""
-    return StartError(f"{subject}: cannot start: {cause(error)}", NOT_INSTALLED)
+    code = NO_PERMISSION if error.errno == errno.EPERM else NOT_INSTALLED
+    return StartError(f"{subject}: cannot start: {cause(error)}", code)

@@ -16,10 +16,10 @@ from ..config.model import Config
 from ..errors import ConfigError, StartError
 from ..unix import fork
 from ..unix.reap import Reaper, kill_group
+from .failure import BAD_CONFIG
 from .loop import Loop
 
 TIME_LIMIT = 30.0  # seconds
-BAD_CONFIG = 6  # exit code of forkd(8)
 
 Result = Config | StartError
 
@@ -40,13 +40,19 @@ class Loading:
         on_result: Callable[[Result], None],
         keep: Iterable[int] = (),
     ) -> None:
+        """Raises OSError when no process can be had."""
         self._loop = loop
         self._on_result = on_result
         self._data = bytearray()
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reader, False)
-        self._pid = fork.fork(lambda: _load(load, writer), (writer, *keep))
-        os.close(writer)
+        try:
+            self._pid = fork.fork(lambda: _load(load, writer), (writer, *keep))
+        except OSError:
+            os.close(self._reader)
+            raise
+        finally:
+            os.close(writer)
         reaper.add(self._pid, self._exited)
         loop.watch(self._reader, self._readable)
         self._timer = loop.call_later(TIME_LIMIT, self._too_late)
@@ -99,10 +105,11 @@ def _load(load: Callable[[], Config], writer: int) -> int:
 
 
 def _unpack(answer: bytes) -> Result:
-    if answer.startswith(b"C"):
-        config: Config = pickle.loads(answer[1:])
-        return config
     if answer.startswith(b"E"):
         code, _, text = answer[1:].decode("utf-8", "surrogateescape").partition(" ")
         return StartError(text, int(code))
-    return StartError("loading the configuration failed; the error log says why")
+    try:
+        config: Config = pickle.loads(answer.removeprefix(b"C"))
+    except Exception:  # nothing came, or not all: the process has failed, or was killed
+        return StartError("loading the configuration failed; the error log says why")
+    return config

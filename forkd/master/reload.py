@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..config.model import BackendSpec, Config, ListenerSpec
+from ..config.backend import BackendSpec
+from ..config.model import Config, ListenerSpec
 from ..errors import StartError
+from .failure import cause
 from .loading import Loading, Result
 
 log = logging.getLogger(__name__)
@@ -61,9 +63,10 @@ def _compare(
 class Reloads:
     """One reload at a time; whoever asks meanwhile shares the one that comes after it.
 
-    *start_loading* begins to load and gets the callback for the result; *roll_out* raises the
-    generation of a configuration and calls back when it serves or has been undone; *on_outcome*
-    hears of every reload that was not cancelled, once, before those who asked for it.
+    *start_loading* begins to load, or raises OSError, and gets the callback for the result;
+    *roll_out* raises the generation of a configuration and calls back when it serves or has been
+    undone; *on_outcome* hears of every reload that was not cancelled, once, before those who asked
+    for it.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Reloads:
         self._loading: Loading | None = None
         self._running: list[OnOutcome] = []
         self._waiting: list[OnOutcome] = []
+        self._on_idle: Callable[[], object] = _nothing
 
     def request(self, on_outcome: OnOutcome) -> None:
         """Reload once more, after now; *on_outcome* gets None or why it was refused."""
@@ -85,18 +89,36 @@ class Reloads:
         if not self._running:
             self._begin()
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._running
+
+    def when_idle(self, act: Callable[[], object]) -> None:
+        """Call *act* once, when no reload is under way."""
+        self._on_idle = act
+        self._rest()
+
+    def _rest(self) -> None:
+        if self.is_idle:
+            act, self._on_idle = self._on_idle, _nothing
+            act()
+
     def cancel(self, why: StartError) -> None:
         """The server stops: nothing is loaded or waited for any more."""
         if self._loading is not None:
             self._loading.cancel()
         outcomes = self._running + self._waiting
         self._running, self._waiting, self._loading = [], [], None
+        self._on_idle = _nothing
         for on_outcome in outcomes:
             on_outcome(why)
 
     def _begin(self) -> None:
         self._running, self._waiting = self._waiting, []
-        self._loading = self._start_loading(self._loaded)
+        try:
+            self._loading = self._start_loading(self._loaded)
+        except OSError as error:  # out of processes or descriptors
+            self._finish(StartError(f"the configuration cannot be loaded: {cause(error)}"))
 
     def _loaded(self, result: Result) -> None:
         self._loading = None
@@ -113,3 +135,8 @@ class Reloads:
             on_outcome(error)
         if self._waiting and not self._running:
             self._begin()
+        self._rest()
+
+
+def _nothing() -> None:
+    """Nobody waits for the end of a reload."""

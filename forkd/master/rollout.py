@@ -11,20 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..certs import Contexts
+from ..channel import worker_count
 from ..config.model import Config
 from ..errors import StartError
 from ..log import LogFiles
 from ..scoreboard import MASTER_ROW, Board, procs_for, rows_for
 from ..unix import user
 from .backends import Backends
-from .failure import cause
+from .failure import BAD_CONFIG, cause
+from .habitat import Habitat
 from .listeners import Listeners
 from .loop import Timer
-from .slot import Habitat, Slot
-from .workers import Crew, Generation, worker_count
+from .slot import Slot
+from .workers import Crew, Generation
 
 TIME_LIMIT = 30.0  # seconds until every worker has to be ready
-BAD_CONFIG = 6  # exit code of forkd(8)
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,10 @@ class Rollout:
         except OSError as error:  # out of descriptors or memory
             self.fail(StartError(cause(error)))
             return
+        except Exception:
+            log.exception("generation %d: a defect", self._number)
+            self.fail(StartError("a defect; the error log has it"))
+            return
         self._timer = self._site.crew.loop.call_later(TIME_LIMIT, self._too_late)
         assert self.generation is not None
         self.generation.tend()
@@ -90,12 +95,14 @@ class Rollout:
         self.logs = site.open_logs(config)
         if self._old is None:
             site.use_logs(self.logs)
-        listeners = site.listeners.open(config.listeners)
+        listeners = site.listeners.open(config.listeners, config.server.socket_activation)
         self._board = Board.create(
             self._number, rows_for(worker_count(config)), procs_for(config.backends)
         )
         self._board.claim(MASTER_ROW)
-        habitat = Habitat(identity, config.server.chroot, config.server.breakagelog)
+        habitat = Habitat(
+            identity, chroot=config.server.chroot, breakagelog=config.server.breakagelog
+        )
         self._added = site.backends.add(self._board, habitat)
         self.generation = Generation(
             self._number, config, self._board, self.logs, listeners, tls, identity, site.crew
@@ -106,9 +113,6 @@ class Rollout:
     def worker_ready(self) -> None:
         if self.generation is not None and self.generation.is_ready:
             self._commit()
-
-    def worker_died(self, why: str) -> None:
-        self.fail(StartError(why))
 
     def proc_died(self, slot: Slot, why: str) -> None:
         """Only what this generation adds counts against it."""
@@ -130,6 +134,9 @@ class Rollout:
         self._site.listeners.settle(self.config.listeners)
         if self.logs is not None:
             self._site.use_logs(self.logs)
+        assert self.generation is not None
+        # Not before: whom they connect to at a path that changes hands would end with the old ones.
+        self.generation.serve()
         self._on_end(self, None)
 
     def fail(self, error: StartError) -> None:

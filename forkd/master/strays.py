@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -32,9 +32,22 @@ class Strays:
         self._leaders: set[int] = set()
         self._on_empty: Callable[[], None] = _nothing
 
+    def restore(self, leaders: Iterable[int]) -> None:
+        """Groups that the program before this one was ending: KILL is still due."""
+        for leader in leaders:
+            self._await(leader)
+
+    def snapshot(self) -> tuple[int, ...]:
+        return tuple(self._leaders)
+
     def take_over(self, name: str, worker: int) -> None:
         """End all groups in the session of *worker*, which is dead and not yet reaped."""
-        for leader, parent in groups_of(worker).items():
+        try:
+            groups = groups_of(worker)
+        except OSError as error:  # out of descriptors
+            log.error("%s: what it left behind is not known: %s", name, error.strerror)
+            return
+        for leader, parent in groups.items():
             if parent == os.getpid():
                 log.info("%s: left program %d behind, which is ended", name, leader)
                 self._end(leader)
@@ -43,9 +56,12 @@ class Strays:
                     os.killpg(leader, signal.SIGKILL)
 
     def _end(self, leader: int) -> None:
+        self._await(leader)
+        kill_group(leader, signal.SIGTERM)
+
+    def _await(self, leader: int) -> None:
         self._leaders.add(leader)
         self._reaper.add(leader, partial(self._ended, leader), leads_group=True)
-        kill_group(leader, signal.SIGTERM)
         self._loop.call_later(KILL_DELAY, partial(self._kill, leader))
 
     def _kill(self, leader: int) -> None:

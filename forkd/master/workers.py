@@ -1,4 +1,4 @@
-"""The workers of one generation: fork, ready, drain, reap; and what to do about each, when."""
+"""The workers of one generation: fork, ready, drain, reap."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from ..certs import Contexts
-from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerMain, WorkerStart
-from ..config.model import Config, ListenerSpec
+from ..channel import (
+    DRAIN,
+    EXPIRE,
+    FINISH,
+    NEED,
+    READY,
+    REOPEN,
+    SERVE,
+    SPENT,
+    STOP,
+    WorkerMain,
+    WorkerStart,
+    worker_count,
+)
+from ..config.model import Config, ListenerSpec, ServerSettings
 from ..log import LogFiles
 from ..metrics import Column
 from ..scoreboard import Board, WorkerState
@@ -22,74 +34,14 @@ from ..unix.reap import Reaper, describe, kill
 from .backoff import WORKER_CEILING, BackOff
 from .loop import Loop
 from .strays import Strays
+from .worker_policy import SERVING, Do, Phase, WorkerView, decide
 
-ABORT_TIME = 5.0  # seconds from ABRT to KILL
 DEAF_TIME = 5.0  # seconds that a worker may live without its channel
 
 log = logging.getLogger(__name__)
 
 
-# -- policy -----------------------------------------------------------------------------------
-
-
-class Do(Enum):
-    """What may have to be done about a worker."""
-
-    START = auto()
-    DRAIN = auto()
-    ABORT = auto()
-    KILL = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """What the policy knows of a worker.  Times are those of one monotonic clock."""
-
-    number: int
-    is_active: bool
-    """Not told to end: it takes part in serving, or will."""
-    alive_at: float
-    """Its last sign of life."""
-    aborted_at: float | None = None
-
-
-def decide(
-    now: float,
-    wanted: int,
-    workers: Sequence[WorkerView],
-    not_before: Mapping[int, float],
-    timeout: float,
-) -> list[tuple[Do, int]]:
-    """What to do: START with the number to start, the others with an index into *workers*.
-
-    *not_before* says until when a number has to wait; a worker silent for *timeout* seconds is
-    stuck, 0: never.
-    """
-    actions: list[tuple[Do, int]] = []
-    for index, worker in enumerate(workers):
-        if worker.aborted_at is not None:
-            if now - worker.aborted_at >= ABORT_TIME:
-                actions.append((Do.KILL, index))
-        elif timeout and now - worker.alive_at > timeout:
-            actions.append((Do.ABORT, index))
-        elif worker.is_active and worker.number >= wanted:
-            actions.append((Do.DRAIN, index))
-    active = {worker.number for worker in workers if worker.is_active}
-    for number in range(wanted):
-        if number not in active and not_before.get(number, now) <= now:
-            actions.append((Do.START, number))
-    return actions
-
-
 # -- one worker -------------------------------------------------------------------------------
-
-
-class Phase(Enum):
-    """How a worker is, as far as the master knows."""
-
-    STARTING = auto()
-    READY = auto()
-    ENDING = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +56,7 @@ class Worker:
     forked: float
     phase: Phase = Phase.STARTING
     aborted_at: float | None = None
+    drained_at: float | None = None
 
     def __str__(self) -> str:
         return f"worker {self.number} gen {self.generation} pid {self.pid}"
@@ -114,9 +67,20 @@ class Worker:
             self.channel.send(message)
 
     def end(self, message: bytes) -> None:
-        """Tell it how to end: DRAIN, FINISH or STOP."""
+        """Tell it how to end: FINISH or STOP; see ``drain``."""
         self.phase = Phase.ENDING
+        self.drained_at = None
         self.tell(message)
+
+    def drain(self, now: float) -> None:
+        """Its tunnels live on, until ``expire``."""
+        self.end(DRAIN)
+        self.drained_at = now
+
+    def expire(self) -> None:
+        """Have it end its tunnels."""
+        self.drained_at = None
+        self.tell(EXPIRE)
 
     def hand_logs(self, fds: Sequence[int]) -> None:
         """Send reopened log files."""
@@ -146,6 +110,8 @@ class Crew:
     """A worker that nobody told to end has ended, and how."""
     on_empty: Callable[[Generation], None]
     """The last worker of a generation that is over has ended."""
+    on_need: Callable[[], None]
+    """All running procs of a backend are busy."""
 
 
 class Generation:
@@ -168,7 +134,15 @@ class Generation:
         self.logs = logs
         self.wanted = worker_count(config)
         self.workers: list[Worker] = []
+        self.serves = False
+        """Its workers, and those to come, may accept."""
         self.is_over = False
+        self.drained_at: float | None = None
+        """Since when another generation serves."""
+        self.lives_on = True
+        """Whether its tunnels may go on."""
+        self.drain_timeout: float = config.server.drain_timeout
+        """That of the newest configuration."""
         self._listeners = listeners
         self._tls = tls
         self._identity = identity
@@ -176,12 +150,13 @@ class Generation:
         self._backoffs: dict[int, BackOff] = {}
         self._not_before: dict[int, float] = {}
         self._forgiven = 0.0
+        self._has_no_room = False
         self._master = os.getpid()
 
     @property
     def is_ready(self) -> bool:
-        """Whether as many accept as are wanted."""
-        return sum(worker.phase is Phase.READY for worker in self.workers) >= self.wanted
+        """Whether as many can serve as are wanted."""
+        return sum(worker.phase in SERVING for worker in self.workers) >= self.wanted
 
     # -- growing and shrinking ------------------------------------------------------------------
 
@@ -191,7 +166,7 @@ class Generation:
         workers = list(self.workers)
         views = [self._view(worker) for worker in workers]
         timeout = self.config.server.worker_timeout
-        actions = decide(now, self.wanted, views, self._not_before, timeout)
+        actions = decide(now, self.wanted, views, self._not_before, timeout, self.drain_timeout)
         if any(do is Do.START for do, _ in actions):
             fork.share_heap()
         for do, which in actions:
@@ -199,7 +174,10 @@ class Generation:
                 case Do.START:
                     self._try_to_start(which)
                 case Do.DRAIN:
-                    workers[which].end(DRAIN)
+                    workers[which].drain(now)
+                case Do.EXPIRE:
+                    log.info("%s: its tunnels end", workers[which])
+                    workers[which].expire()
                 case Do.ABORT:
                     self._abort(workers[which], timeout)
                 case Do.KILL:
@@ -225,13 +203,15 @@ class Generation:
 
     def _view(self, worker: Worker) -> WorkerView:
         row = self.board.row(worker.row)
-        if worker.phase is Phase.READY and row.state >= WorkerState.DRAINING:
-            worker.phase = Phase.ENDING  # somebody sent it a signal by hand
+        if worker.phase in SERVING and row.state >= WorkerState.DRAINING:
+            # Somebody sent it a signal by hand.
+            worker.phase, worker.drained_at = Phase.ENDING, self._crew.loop.now()
         return WorkerView(
             worker.number,
-            worker.phase is not Phase.ENDING,
+            worker.phase,
             max(row[Column.TICK] / 1000, worker.forked, self._forgiven),
             worker.aborted_at,
+            worker.drained_at,
         )
 
     def _abort(self, worker: Worker, timeout: float) -> None:
@@ -244,8 +224,12 @@ class Generation:
     def _try_to_start(self, number: int) -> None:
         row = self._free_row()
         if row is None:
-            log.error("worker %d gen %d: no row is free on the scoreboard", number, self.number)
+            if not self._has_no_room:
+                log.warning("generation %d: no row is free on the scoreboard, new workers wait "
+                            "until old ones have ended", self.number)  # fmt: skip
+            self._has_no_room = True
             return
+        self._has_no_room = False
         try:
             self._start(number, row)
         except OSError as error:  # too many processes, or descriptors; ``tend`` comes again
@@ -261,27 +245,22 @@ class Generation:
             )
         finally:
             theirs.close()
-        worker = Worker(number, self.number, row, pid, ours, self._crew.loop.now())
+        self._enlist(Worker(number, self.number, row, pid, ours, self._crew.loop.now()))
+
+    def _enlist(self, worker: Worker) -> None:
         self.workers.append(worker)
         self._crew.reaper.add(
-            pid,
+            worker.pid,
             lambda status: self._exited(worker, status),
-            on_dead=lambda: self._crew.strays.take_over(str(worker), pid),
+            on_dead=lambda: self._crew.strays.take_over(str(worker), worker.pid),
         )
-        self._crew.loop.watch(ours.fileno(), lambda: self._heard(worker))
+        self._crew.loop.watch(worker.channel.fileno(), lambda: self._heard(worker))
 
     def _be_worker(self, number: int, row: int, channel: socket.socket) -> int:
         """In the child, until its end."""
         server = self.config.server
         proctitle.set_title(f"worker {number}")
-        user.raise_fd_limit(server.max_fds)
-        if server.chroot:
-            os.chroot(server.chroot)
-            os.chdir("/")
-        if self._identity is not None:
-            self._identity.drop()
-        if server.core_files:
-            user.allow_core_files()
+        confine(server, self._identity)
         fork.die_with_parent(self._master, signal.SIGQUIT)
         self.board.claim(row, number)
         return self._crew.main(
@@ -311,10 +290,19 @@ class Generation:
         if not data:
             self._crew.loop.unwatch(worker.channel.fileno())
             self._crew.loop.call_later(DEAF_TIME, lambda: self._kill_deaf(worker))
-        elif READY in data and worker.phase is Phase.STARTING:
+        if NEED in data:
+            self._crew.on_need()
+        if READY in data and worker.phase is Phase.STARTING:
             worker.phase = Phase.READY
             log.info("%s: ready", worker)
+            if self.serves:
+                worker.tell(SERVE)
             self._crew.on_ready(self)
+            self.tend()  # it may be another one's replacement
+        if SPENT in data and worker.phase is Phase.READY:
+            worker.phase = Phase.SPENT
+            log.info("%s: spent, is replaced", worker)
+            self.tend()
 
     # -- death ----------------------------------------------------------------------------------
 
@@ -323,7 +311,7 @@ class Generation:
         self.workers.remove(worker)
         self._crew.loop.unwatch(worker.channel.fileno())
         worker.channel.close()
-        if worker.phase is Phase.ENDING and worker.aborted_at is None:
+        if worker.phase is Phase.ENDING:
             log.log(
                 logging.WARNING if status else logging.INFO,
                 "%s: ended, %s", worker, describe(status),
@@ -340,8 +328,6 @@ class Generation:
         delay = backoff.died(now, now - worker.forked, served=served, failed=status != 0)
         how = f"{'died' if served else 'died before it was ready'}, {describe(status)}"
         self._crew.on_death(self, f"{worker}: {how}")
-        if self.is_over:
-            return
         log.error("%s: %s; %s", worker, how, f"next try in {delay:g} s" if delay else "replaced")
         self._not_before[worker.number] = now + delay
         self._crew.loop.call_later(delay, self.tend)
@@ -353,25 +339,44 @@ class Generation:
 
     # -- the end of all -------------------------------------------------------------------------
 
-    def end(self, message: bytes) -> None:
-        """Tell every worker how to end (DRAIN, FINISH or STOP); none is started any more."""
-        self.is_over, self.wanted = True, 0
+    def serve(self) -> None:
+        """All are ready, and all else is in place: accept."""
+        self.serves = True
         for worker in self.workers:
-            worker.end(message)
-        if not self.workers:
-            self._crew.on_empty(self)
+            if worker.phase is Phase.READY:
+                worker.tell(SERVE)
 
     def drain(self) -> None:
         """Another generation serves: finish what runs, tunnels live on."""
-        self.end(DRAIN)
+        self.drained_at = now = self._crew.loop.now()
+        self._end_each(lambda worker: worker.drain(now))
+
+    def expire(self) -> None:
+        """End the tunnels too."""
+        log.info("generation %d: its tunnels end, there are too many generations", self.number)
+        self.lives_on = False
+        for worker in self.workers:
+            worker.expire()
 
     def finish(self) -> None:
         """The server stops, in order."""
-        self.end(FINISH)
+        self._end_all(FINISH)
 
     def stop(self) -> None:
         """The server stops now, or this generation is not to be."""
-        self.end(STOP)
+        self._end_all(STOP)
+
+    def _end_all(self, message: bytes) -> None:
+        self.lives_on = False
+        self._end_each(lambda worker: worker.end(message))
+
+    def _end_each(self, end: Callable[[Worker], None]) -> None:
+        """Nobody is started any more."""
+        self.is_over, self.wanted = True, 0
+        for worker in self.workers:
+            end(worker)
+        if not self.workers:
+            self._crew.on_empty(self)
 
     def kill(self) -> None:
         for worker in self.workers:
@@ -392,6 +397,13 @@ class Generation:
         self._tls.close()
 
 
-def worker_count(config: Config) -> int:
-    """``server.max-worker``, or one for each CPU this process may run on."""
-    return config.server.max_worker or len(os.sched_getaffinity(0))
+def confine(server: ServerSettings, identity: user.Identity | None) -> None:
+    """What a process that serves has, and what it gives up for good."""
+    user.raise_fd_limit(server.max_fds)
+    if server.chroot:
+        os.chroot(server.chroot)
+        os.chdir("/")
+    if identity is not None:
+        identity.drop()
+    if server.core_files:
+        user.allow_core_files()

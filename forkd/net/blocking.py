@@ -224,20 +224,21 @@ class BlockingPort:
 
     def _copy_file(self, fd: int, offset: int, length: int, timeout: float) -> None:
         while length:
-            piece = os.pread(fd, min(length, COPY_PIECE), offset)
-            if not piece:
-                raise EOFError("file is shorter than it was")
-            self.send(piece, timeout)
-            offset += len(piece)
-            length -= len(piece)
+            copied = self._copy_piece(fd, offset, min(length, COPY_PIECE), timeout)
+            offset += copied
+            length -= copied
+            self.drain(timeout)  # only then the next: a client that takes nothing holds one
+
+    def _copy_piece(self, fd: int, offset: int, length: int, timeout: float) -> int:
+        piece = os.pread(fd, length, offset)
+        if not piece:
+            raise EOFError("file is shorter than it was")
+        self.send(piece, timeout)
+        return len(piece)
 
     def give_way(self) -> None:
         """Let the others have their turn: what is here already can be a long time's work."""
         sleep(_ONE_TURN)
-
-    def wait_gone(self, timeout: float) -> bool:
-        """Until the other side has left; False after *timeout* seconds."""
-        return bool(self.gone.wait(timeout))
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from gevent.hub import Waiter
 from gevent.queue import Empty, SimpleQueue
 
 from ..address import Address
+from .packet_port import PacketPort
 from .port import FdPort
 
 _WRITE = 2  # libev's EV_WRITE
@@ -21,16 +22,20 @@ HEAD_START = 0.25  # RFC 8305 section 8: seconds that one address has before the
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2  # between tries while a backlog is full
 
 
-def connect(address: Address, timeout: float) -> FdPort:
-    """A connected port; *timeout* in seconds, 0 for none.
+def connect(address: Address, timeout: float, packets: bool = False) -> FdPort:
+    """A connected port; *timeout* in seconds, 0 for none.  *packets*: to a unix socket of
+    SOCK_SEQPACKET.
 
     Raises TimeoutError, or the OSError of the connect.  A unix socket whose backlog is full says
     EAGAIN and can only be asked again: that is done until the time is over (decisions 6).
     """
     family = _family(address)
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    kind = socket.SOCK_SEQPACKET if packets else socket.SOCK_STREAM
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         _connect(sock, address, timeout)
+        if packets:
+            return PacketPort(sock)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:

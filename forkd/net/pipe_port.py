@@ -15,7 +15,7 @@ from contextlib import suppress
 from gevent import get_hub
 
 from ..protocol.tunnel import Buffer
-from .port import _CLOSED, _WRITE, FdPort
+from .port import _CLOSED, _WRITE, FdPort, Peer
 
 CLOSED = -1
 
@@ -55,6 +55,12 @@ class PipePort(FdPort):
             return count
         self.bytes_out += sent
         return sent
+
+    @property
+    def peer(self) -> Peer:
+        # Nobody writes into the pipe any more: that is the end of its stream, and no loss.
+        found = super().peer
+        return Peer.ENDED if found is Peer.LOST and self._socket is not _CLOSED else found
 
     def _received_eof(self) -> None:
         self._pipes.has_ended = True

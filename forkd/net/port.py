@@ -164,7 +164,8 @@ class FdPort:
     # -- reading ---------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        if self._reading:
+        # One that is being closed waits for its end, and its owner has no more say.
+        if self._reading and not self._lingers:
             self._reading = False
             self._reader.stop()
 

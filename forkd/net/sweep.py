@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .port import HIGH_WATER
-from .tunnel import CLOSE_GOING_AWAY, CLOSE_INTERNAL, Clocks, Traffic, TunnelHandle
+from .tunnel_handle import CLOSE_GOING_AWAY, CLOSE_INTERNAL, Clocks, Traffic, TunnelHandle
 
 _NEW = Traffic(0, 0, 0, 0, 0, 0)
 
@@ -26,7 +26,7 @@ def check(tunnel: TunnelHandle, elapsed: int) -> None:
     last, clocks.last = clocks.last or _NEW, now
     _advance(clocks, last, now, elapsed)
     if times.ping_interval:
-        _ping(tunnel, clocks, now, elapsed)
+        _ping(tunnel, clocks, last, now, elapsed)
     if clocks.backend_stuck:
         tunnel.look()
     if 0 < times.idle < clocks.idle:
@@ -57,14 +57,17 @@ def _advance(clocks: Clocks, last: Traffic, now: Traffic, elapsed: int) -> None:
     clocks.backend_stuck = clocks.backend_stuck + elapsed if stuck else 0
 
 
-def _ping(tunnel: TunnelHandle, clocks: Clocks, now: Traffic, elapsed: int) -> None:
+def _ping(
+    tunnel: TunnelHandle, clocks: Clocks, last: Traffic, now: Traffic, elapsed: int
+) -> None:
     interval = tunnel.times.ping_interval
     pongs = tunnel.pongs
     if pongs != clocks.pongs:
         clocks.pongs = pongs
         clocks.pong = None
     elif clocks.pong is not None and max(now.client_queued, now.backend_queued) <= HIGH_WATER:
-        clocks.pong += elapsed
+        # Behind messages that it has sent, and that come slowly, its pong comes late.
+        clocks.pong = clocks.pong + elapsed if now.client_in == last.client_in else 0
         if clocks.pong > (tunnel.times.pong or 2 * interval):
             tunnel.close(CLOSE_GOING_AWAY, "ping_timeout")
             return

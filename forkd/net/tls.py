@@ -322,7 +322,7 @@ class TlsPort:
         self._listener.on_data(data)
 
     def _tell_end(self) -> None:
-        if not (self._held or self._end_is_told) and self._closed_why is None:
+        if not (self._paused or self._held or self._end_is_told) and self._closed_why is None:
             self._end_is_told = True
             self._listener.on_eof()
 

@@ -6,6 +6,9 @@ Who is paused while a queue is over its mark:
     client's queue    the backend, likewise; and the client: its pings make pongs, and who does
                       not read is not read
 
+A codec that makes much of little input holds some of it back (``MORE``): meanwhile the client is
+paused, too.
+
 The two directions end apart where the codec lets them (a blind tunnel's half-close); the tunnel is
 over when both ports are closed, and then ``on_close`` is called, once.
 """
@@ -13,109 +16,26 @@ over when both ports are closed, and then ``on_close`` is called, once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any
 
 from gevent import get_hub
 
-from ..protocol.tunnel import Buffer, End, TunnelCodec
+from ..protocol.tunnel import MORE, Buffer, End, TunnelCodec
 from .port import Peer, Port
+from .rated_port import MessageRate, RatedPort
+from .tunnel_handle import (
+    CLOSE_GOING_AWAY,
+    CLOSE_INTERNAL,
+    CLOSE_POLICY,
+    CLOSE_RESTART,
+    Clocks,
+    OnTunnelClose,
+    Traffic,
+    TunnelHandle,
+    TunnelTimes,
+)
 
-CLOSE_GOING_AWAY = 1001  # RFC 6455 section 7.4.1
-CLOSE_INTERNAL = 1011
-
-
-class Traffic(NamedTuple):
-    """Bytes of a tunnel so far; ``client_out`` counts what the system took."""
-
-    client_in: int
-    client_out: int
-    client_queued: int
-    backend_in: int
-    backend_out: int
-    backend_queued: int
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelTimes:
-    """Seconds; 0 is none.  Shared by all tunnels of one configuration."""
-
-    idle: float = 60
-    """No byte in either direction for longer: Close 1001."""
-    write_idle: float = 360
-    """Bytes wait for the client, and it takes none for longer: cut."""
-    backend_read: float = 0
-    """The backend sends nothing for longer: Close 1011."""
-    backend_write: float = 0
-    """Bytes wait for the backend, and it takes none for longer: Close 1011."""
-    ping_interval: float = 0
-    pong: float = 0
-    close: float = 5
-    """How long the other side's end is awaited after ours."""
-
-
-class Clocks:
-    """What the once-a-second pass remembers of a tunnel (``net.sweep``); seconds."""
-
-    __slots__ = (
-        "backend_quiet",
-        "backend_stuck",
-        "client_stuck",
-        "idle",
-        "last",
-        "ping",
-        "pong",
-        "pongs",
-    )
-
-    def __init__(self) -> None:
-        self.idle = self.client_stuck = self.backend_quiet = self.backend_stuck = 0
-        self.ping = 0
-        self.pong: int | None = None
-        """Since the first ping that is still unanswered; None when all are."""
-        self.pongs = 0
-        self.last: Traffic | None = None
-
-
-class TunnelHandle(Protocol):
-    """What everybody above sees of a tunnel, whichever machinery moves its bytes."""
-
-    reason: str
-    """Why it ended, one true reason; "" while both directions live."""
-    times: TunnelTimes
-    clocks: Clocks
-
-    @property
-    def code(self) -> int:
-        """The close code sent to the client, 0 for none."""
-
-    @property
-    def traffic(self) -> Traffic: ...
-
-    @property
-    def messages(self) -> tuple[int, int]:
-        """Whole messages (from client, from backend)."""
-
-    @property
-    def pongs(self) -> int: ...
-
-    def ping(self) -> bool:
-        """Send a keep-alive; False when the client cannot take one now or has none."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Tell the client with *code* where the protocol can, and end."""
-
-    def finish(self) -> None:
-        """End of input to the backend now; what it still sends is delivered, then 1001."""
-
-    def look(self) -> None:
-        """End the tunnel if its client was lost while nobody could hear of it."""
-
-    def abort(self, why: str) -> None:
-        """Cut both ends."""
-
-
-OnTunnelClose = Callable[[TunnelHandle], None]
 Judge = Callable[[Callable[[bool], None]], None]
 """Asked when the backend's stream ends: calls back, once, with whether it ended well."""
 
@@ -130,12 +50,13 @@ class Tunnel:
         "_backend_stopped",
         "_client",
         "_client_full",
+        "_client_held",
         "_client_open",
         "_codec",
         "_ending",
         "_judge",
+        "_last_words",
         "_on_close",
-        "_stopping",
         "_timer",
         "clocks",
         "reason",
@@ -159,8 +80,10 @@ class Tunnel:
         # An end is full while its queue is over the mark, open until its port has closed.
         self._client_full = self._backend_full = False
         self._client_open = self._backend_open = True
+        self._client_held = False  # the codec has some of what it sent, and goes on with that
         self._backend_stopped = False  # it is told nothing more
-        self._ending = self._stopping = False
+        self._ending = False
+        self._last_words: tuple[int, str] | None = None  # once it is told to finish
         self._timer: Any = None
         self.times = times
         self.clocks = Clocks()
@@ -221,6 +144,8 @@ class Tunnel:
             self._end(self._codec.end)
 
     def _stop_backend_input(self) -> None:
+        if self._backend_stopped:
+            return
         self._backend_stopped = True
         last_words = self._codec.end_of_input
         if last_words is None:
@@ -236,6 +161,9 @@ class Tunnel:
     def _client_lost(self, why: str) -> None:
         self._ending = True
         self.reason = f"client_lost:{why}"
+        if self._codec.peer_closed:  # it had said its last word, which is the true reason
+            self._codec.close(0, self.reason)
+            self.reason = self._codec.end.reason if self._codec.end is not None else self.reason
         if why and self._codec.passes_reset and not self._codec.loss:
             self._backend.abort(why)
         else:
@@ -253,10 +181,9 @@ class Tunnel:
 
     def _end(self, end: End) -> None:
         """The codec is done: the backend gets its EOF, the client a time to answer its Close."""
-        if end.one_way:
+        if end is MORE or end.one_way or end.after_backend:
             self._codec.end = None
-            self._client.write_eof()
-            self._half_closed(end.reason)
+            self._half_end(end)
             return
         if not self._ending:
             self._ending = self._backend_stopped = True
@@ -270,6 +197,32 @@ class Tunnel:
         if self._codec.peer_closed or not end.await_peer:
             self._client.close(self.times.close)
 
+    def _half_end(self, end: End) -> None:
+        """The codec is not done, but has stopped with what comes from one end."""
+        if end is MORE:
+            self._client_held = True
+            self._client.pause()
+            # Not a callback: the loop runs dozens of those before it looks at any descriptor.
+            get_hub().loop.timer(0.0).start(self._go_on)
+        elif end.one_way:
+            self._client.write_eof()
+            self._half_closed(end.reason)
+        else:
+            # The last answers of the backend go before our Close, unless it takes its time.
+            self.finish()
+            self._timer = get_hub().loop.timer(self.times.close)
+            self._timer.start(self.close, CLOSE_GOING_AWAY, "stop")
+
+    def _go_on(self) -> None:
+        """Take more from the client, the codec's share first, where nothing is full."""
+        if self._client_full or self._backend_full or self._ending:
+            return
+        if self._client_held:
+            self._client_held = False
+            _FromClient(self).on_data(b"")
+        if not (self._client_held or self._client_full or self._backend_full):
+            self._client.resume()
+
     def _half_closed(self, reason: str) -> None:
         """One direction is over; after the second the tunnel is, and the first was the reason."""
         if not self.reason:
@@ -282,8 +235,8 @@ class Tunnel:
     def _backend_ended(self, well: bool) -> None:
         if self._ending:
             return
-        if self._stopping:
-            self.close(CLOSE_GOING_AWAY, "stop")
+        if self._last_words is not None and not self._codec.peer_closed:
+            self.close(*self._last_words)
         elif not well:
             self.close(CLOSE_INTERNAL, "backend_died")
         else:
@@ -318,9 +271,22 @@ class Tunnel:
             self._say(self._codec.close(code, reason), b"")
 
     def finish(self) -> None:
-        if not self._ending and not self._stopping:
-            self._stopping = True
-            self._stop_backend_input()
+        self._finish(CLOSE_GOING_AWAY, "stop")
+
+    def expire(self) -> None:
+        if not self._codec.passes_reset:
+            self.close(CLOSE_RESTART, "drain")
+        elif self._finish(CLOSE_RESTART, "drain"):
+            self._timer = get_hub().loop.timer(self.times.close)
+            self._timer.start(self.close, CLOSE_RESTART, "drain")
+
+    def _finish(self, code: int, reason: str) -> bool:
+        """Whether it had not been told before."""
+        if self._ending or self._last_words is not None:
+            return False
+        self._last_words = code, reason
+        self._stop_backend_input()
+        return True
 
     def look(self) -> None:
         # A port that is paused hears nothing, and a backend may be full for ever.
@@ -371,8 +337,7 @@ class _FromClient:
         if tunnel._client_full:
             tunnel._client_full = False
             tunnel._backend.resume()
-            if not tunnel._backend_full:
-                tunnel._client.resume()
+            tunnel._go_on()
 
     def on_close(self, why: str) -> None:
         tunnel = self._tunnel
@@ -413,8 +378,7 @@ class _FromBackend:
         tunnel = self._tunnel
         if tunnel._backend_full:
             tunnel._backend_full = False
-            if not tunnel._client_full:
-                tunnel._client.resume()
+            tunnel._go_on()
 
     def on_close(self, why: str) -> None:
         tunnel = self._tunnel
@@ -434,14 +398,19 @@ def start_tunnel(
     unread: bytes = b"",
     greeting: bytes = b"",
     judge: Judge | None = None,
+    rate: MessageRate | None = None,
 ) -> TunnelHandle:
     """Start relaying; the one place that decides which machinery does it.
 
     *early* came from the client behind its request, *unread* from the backend behind its head,
     both for *codec*; before all else *greeting* goes to the client as it is.  *on_close* is called
-    once, when both ports are closed.
+    once, when both ports are closed.  *rate* is for the messages of a WebSocket client.
     """
-    tunnel = Tunnel(client, backend, codec, times, on_close, judge)
+    rated = RatedPort(client, rate, early) if rate is not None else None
+    tunnel = Tunnel(rated or client, backend, codec, times, on_close, judge)
+    if rated is not None:
+        rated.on_excess = partial(tunnel.close, CLOSE_POLICY, "message_rate")
+        early = b""  # it comes from there
     tunnel.start(early, unread, greeting)
     return tunnel
 

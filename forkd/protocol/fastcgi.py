@@ -60,7 +60,7 @@ class Record(NamedTuple):
     content: Buffer
 
 
-_HEADER = struct.Struct(">BBHHBx")  # version, type, request id, content length, padding length
+HEADER = struct.Struct(">BBHHBx")  # version, type, request id, content length, padding length
 _BEGIN = struct.Struct(">HB5x")  # role, flags
 _END = struct.Struct(">IB3x")  # application status, protocol status
 
@@ -68,9 +68,9 @@ _END = struct.Struct(">IB3x")  # application status, protocol status
 # -- encoding ---------------------------------------------------------------------------------
 
 
-def encode_record(kind: RecordType, request_id: int, content: Buffer = b"") -> bytes:
+def encode_record(kind: int, request_id: int, content: Buffer = b"") -> bytes:
     """One record, without padding, of at most MAX_CONTENT bytes."""
-    return b"".join((_HEADER.pack(VERSION, kind, request_id, len(content), 0), content))
+    return b"".join((HEADER.pack(VERSION, kind, request_id, len(content), 0), content))
 
 
 def encode_stream(kind: RecordType, request_id: int, data: Buffer) -> bytes:
@@ -170,7 +170,7 @@ class RecordDecoder:
 
     def __init__(self) -> None:
         self._unfinished = bytearray()
-        self._needed = _HEADER.size  # bytes of it that tell more than there is now
+        self._needed = HEADER.size  # bytes of it that tell more than there is now
 
     def feed(self, data: Buffer) -> list[Record]:
         """The records that *data* completes.
@@ -186,12 +186,12 @@ class RecordDecoder:
         view = memoryview(data)
         records: list[Record] = []
         position = 0
-        self._needed = _HEADER.size
-        while len(view) - position >= _HEADER.size:
-            version, kind, request_id, size, padding = _HEADER.unpack_from(view, position)
+        self._needed = HEADER.size
+        while len(view) - position >= HEADER.size:
+            version, kind, request_id, size, padding = HEADER.unpack_from(view, position)
             if version != VERSION:
                 raise BackendBroken(f"FastCGI: version {version}")
-            start = position + _HEADER.size
+            start = position + HEADER.size
             end = start + size + padding
             if end > len(view):
                 self._needed = end - position
@@ -205,8 +205,3 @@ class RecordDecoder:
     def is_empty(self) -> bool:
         """Whether no record has begun to come."""
         return not self._unfinished
-
-    def take_unfinished(self) -> bytes:
-        """The bytes of the record that is not complete; they are forgotten here."""
-        unfinished, self._unfinished = bytes(self._unfinished), bytearray()
-        return unfinished

@@ -25,7 +25,6 @@ from .fastcgi import (
 from .tunnel import Buffer
 
 MAX_PARAMS = 1 << 20  # bytes of one request's variables: posix_spawn takes 2 MiB with its own
-MAX_REQUESTS = 1  # at a time on one connection
 
 ROLES = (Role.RESPONDER, Role.AUTHORIZER)
 """Those that a program can play: a filter needs a second input."""
@@ -112,9 +111,12 @@ class ApplicationDecoder:
     has it.
     """
 
-    def __init__(self, max_requests: int = MAX_REQUESTS) -> None:
+    def __init__(self, max_requests: int = 1) -> None:
         """More than *max_requests* at a time are refused."""
         self._max_requests = max_requests
+        self._too_many = (
+            ProtocolStatus.CANT_MPX_CONN if max_requests == 1 else ProtocolStatus.OVERLOADED
+        )
         self._decoder = RecordDecoder()
         self._requests: dict[int, _Request] = {}
 
@@ -140,7 +142,7 @@ class ApplicationDecoder:
         role, flags = decode_begin(record.content)
         keep_conn = bool(flags & KEEP_CONN)
         if len(self._requests) >= self._max_requests:
-            return [Refused(number, keep_conn, ProtocolStatus.CANT_MPX_CONN)]
+            return [Refused(number, keep_conn, self._too_many)]
         if role not in ROLES:
             return [Refused(number, keep_conn, ProtocolStatus.UNKNOWN_ROLE)]
         self._requests[number] = _Request(role)

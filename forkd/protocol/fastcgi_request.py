@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..errors import BackendBroken, NoBackend, Truncated
+from ..errors import BackendBroken, Refused, Truncated
 from ..message import Pair
 from .cgi import CgiParser
 from .conversation import Complete, Event
@@ -31,7 +31,7 @@ from .tunnel import Buffer, End
 
 OnStderr = Callable[[bytes], None]
 
-REQUEST_ID = 1  # a connection carries one request at a time
+REQUEST_ID = 1  # of a request that has its connection to itself
 
 _BACKEND_EOF = End("backend_eof")
 _STDOUT_EOF = End("backend_eof", one_way=True)
@@ -78,8 +78,8 @@ class FastCgiParser:
 
     Complete comes with END_REQUEST, never before; *keep_conn* is what it says of the connection,
     unless more follows.
-    Raises NoBackend when the application says that it is overloaded, BackendBroken when it refuses
-    for another reason.
+    Raises Refused when the application will not serve the request now, or on this connection,
+    BackendBroken when it never will.
     """
 
     def __init__(
@@ -126,6 +126,11 @@ class FastCgiParser:
         if self._end is not None:
             end = _end_of(self._end)
         return FastCgiCodec(self._on_stderr, self._decoder, self._id, end)
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether the application has said so."""
+        return self._end is not None and self._end.protocol_status == ProtocolStatus.OVERLOADED
 
     def _take(self, record: Record) -> list[Event]:
         if record.type == _STDOUT:
@@ -248,9 +253,15 @@ class FastCgiCodec:
         return b""
 
 
+_REFUSALS: dict[int, str] = {
+    ProtocolStatus.CANT_MPX_CONN: "application takes one request at a time",
+    ProtocolStatus.OVERLOADED: "application is overloaded",
+}
+
+
 def _check_accepted(end: EndOfRequest) -> None:
-    if end.protocol_status == ProtocolStatus.OVERLOADED:
-        raise NoBackend("FastCGI: application is overloaded")
+    if end.protocol_status in _REFUSALS:
+        raise Refused(f"FastCGI: {_REFUSALS[end.protocol_status]}")
     if end.protocol_status != ProtocolStatus.REQUEST_COMPLETE:
         names = {status.value: status.name for status in ProtocolStatus}
         name = names.get(end.protocol_status, end.protocol_status)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 
-from .mask import rotate, unmask, unmask_run
+from .mask import REPEAT, rotate, unmask, unmask_run
 from .tunnel import Buffer
 from .utf8 import is_utf8
 
@@ -51,7 +51,7 @@ class FrameError(Exception):
 
 
 Event = tuple[int, bytes | bytearray, int]
-"""(opcode, payload, ends).
+"""(opcode, payload, ends); a compressed message has RSV1 beside its opcode.
 
 A control frame comes whole, with ends 0.  Data comes in pieces under the opcode of their message;
 *ends* is how many messages end with the piece: 0 or 1, or more where the piece is as many whole
@@ -59,11 +59,12 @@ messages, all of one size.
 """
 
 FIN = 0x80
+RSV1 = 0x40  # on the first frame of a message: it is compressed (RFC 7692 section 6)
 MASKED = 0x80
 NO_LIMIT = 1 << 63
 
 # Plain numbers: an enum's own cost more than all else that is done for a frame.
-_CONTROL_FROM = int(FIN | Opcode.CLOSE)
+_CONTROL_BIT = 0x08  # of the opcode (RFC 6455 section 5.5)
 _TEXT_FRAME = int(FIN | Opcode.TEXT)
 _BINARY_FRAME = int(FIN | Opcode.BINARY)
 
@@ -74,9 +75,19 @@ _STARTS = _WHOLE | {int(Opcode.TEXT), int(Opcode.BINARY)}
 _CONTINUES = _CONTROL | {int(Opcode.CONTINUATION), int(FIN | Opcode.CONTINUATION)}
 """First bytes of frames inside a fragmented message."""
 
+_LONE = frozenset((_TEXT_FRAME, _BINARY_FRAME, RSV1 | _TEXT_FRAME, RSV1 | _BINARY_FRAME))
+"""First bytes of messages in one frame, compressed ones included."""
+
 _OPCODES = frozenset(Opcode)
-_medium_header = struct.Struct(">HHI").unpack_from
+_OPCODE = RSV1 | 0x0F
+medium_header = struct.Struct(">HHI").unpack_from
 _SMALL_FRAMES = tuple(struct.Struct(f">2xI{size}s").unpack_from for size in range(126))
+LONE_SMALL = tuple(
+    (struct.Struct(f">HI{size}s").unpack, REPEAT[size + 3 >> 2], -size % 4 * 8, size)
+    for size in range(126)
+)
+"""By size of the payload, for a frame that is fed alone and whole: what unpacks it into its first
+two bytes, key and payload; what repeats the key; what shifts that; the size."""
 _LEAST_RUN = 4  # frames: below, one by one is cheaper
 _MOST_RUN = 128  # frames: bounds what is looked at in vain
 
@@ -121,8 +132,29 @@ def is_sendable(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
+def lone_message(data: Buffer) -> tuple[int, bytes | bytearray] | None:
+    """(opcode, payload) when *data* is one message in one frame of less than 64 KiB, and nothing
+    else; a compressed one has RSV1 beside its opcode.  What is wrong is not a message either."""
+    size = len(data)
+    if 5 < size < 132:
+        unpack, repeat, shift, size = LONE_SMALL[size - 6]
+        head, key, payload = unpack(data)
+        if head & 0xFF == size | MASKED and head >> 8 in _LONE:
+            return head >> 8 & _OPCODE, (
+                int.from_bytes(payload) ^ key * repeat >> shift
+            ).to_bytes(size)
+    elif size > 133:
+        head, size, key = medium_header(data)
+        if size == len(data) - 8 and head & 0xFF == MASKED | 126 and head >> 8 in _LONE:
+            return head >> 8 & _OPCODE, unmask(data[8:], key)
+    return None
+
+
 class FrameDecoder:
     """Client frames to events.  After a FrameError it is not to be fed again."""
+
+    _starts = _STARTS
+    _whole_frames = _WHOLE
 
     __slots__ = (
         "_fin",
@@ -151,6 +183,12 @@ class FrameDecoder:
         """Whether nothing is open: a new decoder would do as well as this."""
         return not self._message and not self._rest
 
+    @property
+    def announced(self) -> int:
+        """Bytes of the open message if its last frame has begun; 0 if not, or if they are
+        compressed."""
+        return self._size if self._left and self._fin and self._message < RSV1 else 0
+
     def feed(self, data: Buffer) -> Iterator[Event]:
         """The events that *data* completes, as they are asked for.
 
@@ -175,14 +213,14 @@ class FrameDecoder:
                 self._rest = bytes(view[at:])
                 return
             first, size, key, body = header
-            if first < _CONTROL_FROM:
+            if not first & _CONTROL_BIT:
                 at = body
                 self._begin(first, size, key)
                 if not size:
                     yield self._piece(b"")
             elif body + size <= end:
                 at = body + size
-                yield first & 0x0F, unmask(view[body:at], key), 0
+                yield first & _OPCODE, unmask(view[body:at], key), 0
             else:
                 self._rest = bytes(view[at:])
                 return
@@ -190,7 +228,7 @@ class FrameDecoder:
     def _header(self, view: memoryview, at: int) -> tuple[int, int, int, int] | None:
         """(first byte, payload size, key, where the payload starts); None while unfinished."""
         first = view[at]
-        if first not in (_CONTINUES if self._message else _STARTS):
+        if first not in (_CONTINUES if self._message else self._starts):
             raise FrameError(CloseCode.PROTOCOL_ERROR, _complaint(first))
         end = len(view)
         if end < at + 2:
@@ -200,30 +238,35 @@ class FrameDecoder:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "unmasked frame")
         key_at = at + 2
         if size > 125:
-            if first >= _CONTROL_FROM:
+            if first & _CONTROL_BIT:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "control frame over 125 bytes")
             key_at += 2 if size == 126 else 8
             if end < key_at:
                 return None
             size = _extended_size(view[at + 2 : key_at])
-        if first < _CONTROL_FROM:
-            self._check_size(size)
+        if not first & _CONTROL_BIT:
+            self._check_size(first, size)
         body = key_at + 4
         if end < body:
             return None
         return first, size, int.from_bytes(view[key_at:body]), body
 
-    def _check_size(self, size: int) -> None:
+    def _check_size(self, first: int, size: int) -> None:
         """Raises FrameError for a data frame of *size* bytes that a limit forbids."""
-        if size > self._max_frame:
+        max_message, max_frame = self._limits_of(self._message or first)
+        if size > max_frame:
             raise FrameError(CloseCode.TOO_BIG, "frame too big")
-        if self._message and self._size + size > self._max_message:
+        if self._message and self._size + size > max_message:
             raise FrameError(CloseCode.TOO_BIG, "message too big")
+
+    def _limits_of(self, first: int) -> tuple[int, int]:
+        """Bytes of a message that begins with *first*, and of a frame of it."""
+        return self._max_message, self._max_frame
 
     def _begin(self, first: int, size: int, key: int) -> None:
         """A data frame starts."""
         if not self._message:
-            self._message = first & 0x0F
+            self._message = first & _OPCODE
             self._size = 0
         self._size += size
         self._left = size
@@ -251,26 +294,45 @@ class FrameDecoder:
         end = len(view)
         if end < at + 8:
             return None
-        head, size, key = _medium_header(view, at)
+        head, size, key = medium_header(view, at)
         first, short = head >> 8, head & 0x7F
-        if not head & MASKED or first not in (_CONTROL if self._message else _WHOLE):
+        if not head & MASKED or first not in (
+            _CONTROL if self._message else self._whole_frames
+        ):
             return None
         if short < 126:
             stop = at + 6 + short
             if stop > end:
                 return None
             key, payload = _SMALL_FRAMES[short](view, at)
-            if first >= _CONTROL_FROM:
-                return stop, (first & 0x0F, unmask(payload, key), 0)
+            if first & _CONTROL_BIT:
+                return stop, (first & _OPCODE, unmask(payload, key), 0)
             if short > self._max_frame:
                 return None
-            return _run(view, at, first, short) or (stop, (first & 0x0F, unmask(payload, key), 1))
+            run = _run(view, at, first, short)
+            return run or (stop, (first & _OPCODE, unmask(payload, key), 1))
         stop = at + 8 + size
-        if short > 126 or first >= _CONTROL_FROM or size < 126:
+        if short > 126 or first & _CONTROL_BIT or size < 126:
             return None
         if stop > end or size > self._max_frame:
             return None
-        return stop, (first & 0x0F, unmask(view[at + 8 : stop], key), 1)
+        return stop, (first & _OPCODE, unmask(view[at + 8 : stop], key), 1)
+
+
+class DeflateFrameDecoder(FrameDecoder):
+    """The same where permessage-deflate was agreed on.  A compressed message is counted when it is
+    inflated: here it may have what compression adds to what cannot be made smaller."""
+
+    __slots__ = ()
+    _starts = _STARTS | {RSV1 | first for first in _STARTS - _CONTROL}
+    _whole_frames = _WHOLE | {RSV1 | first for first in _WHOLE - _CONTROL}
+
+    def _limits_of(self, first: int) -> tuple[int, int]:
+        most, frame = super()._limits_of(first)
+        if not first & RSV1:
+            return most, frame
+        wire = most + most // 7 + 64  # more than zlib's deflateBound
+        return wire, wire if frame == most else frame
 
 
 def _run(view: memoryview, at: int, first: int, size: int) -> tuple[int, Event] | None:
@@ -292,7 +354,7 @@ def _run(view: memoryview, at: int, first: int, size: int) -> tuple[int, Event] 
     if count < _LEAST_RUN:
         return None
     payloads = unmask_run(frames[: count * stride], size)
-    return at + count * stride, (first & 0x0F, payloads, count)
+    return at + count * stride, (first & _OPCODE, payloads, count)
 
 
 def _prefix(data: bytes, byte: int) -> int:

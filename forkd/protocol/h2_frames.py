@@ -17,7 +17,9 @@ MAX_FRAME = 16384  # bytes of payload: section 4.2's least, and all we ask for
 MAX_BLOCK = 65536  # bytes of one field block, over all its frames
 MAX_CONTINUATIONS = 32
 
-HEAD = struct.Struct(">BHBBL")  # length in two parts, type, flags, stream
+_HEAD = struct.Struct(">LBL")  # length and type, flags, stream
+data_head = struct.Struct(">xHxxL").pack
+"""What stands before so many bytes of DATA, at most MAX_FRAME, of a stream: the rest is 0."""
 _UINT32 = struct.Struct(">L")
 _STREAM = 0x7FFFFFFF  # without the reserved bit
 
@@ -70,6 +72,9 @@ class StreamBroken(Exception):
         self.code = code
 
 
+OnPiece = Callable[[int, Buffer], None]
+"""Called with stream and payload of DATA without flags, which is most of what ever comes."""
+
 OnFrame = Callable[[int, int, int, Buffer, int], None]
 """Called with type, flags, stream, payload and the size that counts for flow control.
 
@@ -81,9 +86,12 @@ one.  It is valid during the call only.
 class FrameWalker:
     """Splits what a client sends.  ``feed`` raises ConnectionBroken, or what *on_frame* raises."""
 
-    def __init__(self, on_frame: OnFrame, on_self_dependence: Callable[[int], None]) -> None:
-        """*on_self_dependence*: of the stream whose HEADERS, that come next, name it its own
-        parent."""
+    def __init__(
+        self, on_piece: OnPiece, on_frame: OnFrame, on_self_dependence: Callable[[int], None]
+    ) -> None:
+        """*on_frame*: for all but pieces.  *on_self_dependence*: of the stream whose HEADERS, that
+        come next, name it its own parent."""
+        self._on_piece = on_piece
         self._on_frame = on_frame
         self._on_self_dependence = on_self_dependence
         self._rest = bytearray()
@@ -98,17 +106,19 @@ class FrameWalker:
         view = memoryview(data)
         at, end = 0, len(view)
         while end - at >= 9:
-            high, low, kind, flags, stream = HEAD.unpack_from(view, at)
-            size = high << 16 | low
+            head, flags, stream = _HEAD.unpack_from(view, at)
+            size = head >> 8
             if size > MAX_FRAME:
                 raise ConnectionBroken(ErrorCode.FRAME_SIZE_ERROR, f"frame of {size} bytes")
-            start, stop = at + 9, at + 9 + size
+            start = at + 9
+            stop = start + size
             if stop > end:
                 break
             at = stop
             stream &= _STREAM
-            if kind == DATA and stream and not flags & PADDED and self._block is None:
-                self._on_frame(DATA, flags, stream, view[start:stop], size)
+            kind = head & 0xFF
+            if kind == DATA and stream and not flags and self._block is None:
+                self._on_piece(stream, view[start:stop])
             else:
                 self._frame(kind, flags, stream, view[start:stop])
         if at < end:
@@ -190,12 +200,7 @@ def stream_id(data: Buffer) -> int:
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One frame; *payload* is at most MAX_FRAME bytes."""
-    return HEAD.pack(0, len(payload), kind, flags, stream) + payload
-
-
-def data_head(size: int, stream: int) -> bytes:
-    """What stands before *size* bytes of DATA."""
-    return HEAD.pack(size >> 16, size & 0xFFFF, DATA, 0, stream)
+    return _HEAD.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def window_update(stream: int, increment: int) -> bytes:

@@ -17,6 +17,8 @@ UNACKNOWLEDGED_STREAMS = 200  # the highest stream while our SETTINGS are not ac
 AFTER_GOAWAY = 64
 IDLE_FRAMES = 10_000  # frames that move nothing, between two that do
 EMPTY_FRAMES = 1_000  # of DATA without a byte, likewise
+FORGIVEN = 1  # refusals and stream errors in a second of a connection that lives long
+FORGIVEN_FRAMES = 100  # and frames that move nothing
 
 
 class Guards:
@@ -24,7 +26,7 @@ class Guards:
 
     __slots__ = (
         "_after_goaway", "_empty", "_idle", "_provoked", "_quick", "_refusals", "_streams",
-        "is_settled",
+        "is_settled", "is_wary",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +35,8 @@ class Guards:
         self._quick = self._streams = 0
         self.is_settled = False
         """Whether our SETTINGS have been acknowledged."""
+        self.is_wary = False
+        """Whether ``moved`` would change anything."""
 
     def opened(self, stream: int) -> None:
         self._idle = self._empty = 0
@@ -71,11 +75,13 @@ class Guards:
 
     def idle(self) -> None:
         """A frame that moves nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE and unknown ones."""
+        self.is_wary = True
         self._idle += 1
         if self._idle > IDLE_FRAMES:
             raise _enough("frames that mean nothing")
 
     def empty_data(self) -> None:
+        self.is_wary = True
         self._empty += 1
         if self._empty > EMPTY_FRAMES:
             raise _enough("empty DATA frames")
@@ -83,6 +89,14 @@ class Guards:
     def moved(self) -> None:
         """The connection is used for something."""
         self._idle = self._empty = 0
+        self.is_wary = False
+
+    def forgive(self) -> None:
+        """A second has passed: to live long, and to be asked now and then, is no attack."""
+        self._refusals = max(0, self._refusals - FORGIVEN)
+        self._provoked = max(0, self._provoked - FORGIVEN)
+        self._idle = max(0, self._idle - FORGIVEN_FRAMES)
+        self._empty = max(0, self._empty - FORGIVEN_FRAMES)
 
 
 def _enough(what: str) -> ConnectionBroken:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 _MEMBER = re.compile(r"([a-z*][a-z0-9_\-.*]*)(?:=([^;,]*))?(?:;[^,]*)?")
 _URGENCY = re.compile(r"[0-7]")
+_LONGEST = 256  # characters; a frame full of members would cost milliseconds
 
 
 class Priority(NamedTuple):
@@ -23,6 +24,8 @@ def parse_priority(value: str) -> Priority:
     """The value of a ``priority`` field or a PRIORITY_UPDATE frame; what it gets wrong, or leaves
     out, is as by default."""
     urgency, incremental = DEFAULT
+    if len(value) > _LONGEST:
+        return DEFAULT
     for item in value.split(","):
         found = _MEMBER.fullmatch(item.strip(" \t"))
         if found is None:

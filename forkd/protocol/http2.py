@@ -3,9 +3,9 @@
 Who does what (RFC 9113 leaves a server to choose what is an error of a stream and what of all):
 
     the walker      frames: sizes, padding, field blocks in one piece (``h2_frames``)
-    here            which stream errors and which connection errors; DATA, in both directions, and
-                    every window; GOAWAY; PING; what is too much (``h2_guards``)
-    h2              the states of streams, SETTINGS, encoding of fields and their frames
+    here            which stream errors and which connection errors; DATA and every window; GOAWAY;
+                    PING; what is too much (``h2_guards``); what goes out (``h2_sender``)
+    h2              the states of streams, SETTINGS, encoding of fields and frames (``h2_quiet``)
 
 ``h2`` hears of a stream only when its fields are in order, and of DATA only that they have ended.
 It takes for a connection error what need be one of a stream, it counts out a connection's window
@@ -14,25 +14,15 @@ for one stalled upload, and it would speak no more once a GOAWAY has gone either
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import h2.config
-import h2.connection
-import h2.exceptions
-import h2.settings
-from hpack import HPACKError, OversizedHeaderListError
-
-from ..message import Pair
 from .h2_fields import H2Head, check_trailers, read_fields
 from .h2_frames import (
     ACK,
     DATA,
-    END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
-    MAX_FRAME,
     PING,
     PREFACE,
     PRIORITY,
@@ -44,7 +34,6 @@ from .h2_frames import (
     ErrorCode,
     FrameWalker,
     StreamBroken,
-    data_head,
     frame,
     goaway,
     rst_stream,
@@ -55,16 +44,14 @@ from .h2_frames import (
 )
 from .h2_guards import Guards
 from .h2_priority import DEFAULT, Priority, parse_priority
+from .h2_quiet import MAX_FIELDS
+from .h2_sender import INITIAL_WINDOW, Sender
+from .h2_stream import STREAM_WINDOW, Stream, StreamListener
 from .tunnel import Buffer
 
 CONNECTION_WINDOW = 1 << 20  # bytes that a client may send before it is told to go on
-STREAM_WINDOW = 65536
-CREDIT = 16384  # bytes that are worth a WINDOW_UPDATE of a stream
-MAX_FIELDS = 65535  # bytes of one request's fields, decoded; more is an attack
-MAX_STREAM = 0x7FFFFFFF
+_LOW = CONNECTION_WINDOW // 2
 MAX_WINDOW = 0x7FFFFFFF
-_ENCODER_TABLE = 4096  # bytes; a client may offer more
-_REMEMBERED = 512  # streams that are over, of which it is known how
 
 SETTINGS_OF_OURS = {
     4: STREAM_WINDOW,  # INITIAL_WINDOW_SIZE
@@ -73,19 +60,6 @@ SETTINGS_OF_OURS = {
     9: 1,  # NO_RFC7540_PRIORITIES (RFC 9218 section 2.1)
 }
 _MAX_CONCURRENT_STREAMS = 3
-
-
-class StreamListener(Protocol):
-    """Who hears a stream."""
-
-    def on_data(self, data: Buffer) -> None:
-        """Valid during the call.  What is taken is to be credited (``Http2.credit``)."""
-
-    def on_end(self) -> None:
-        """END_STREAM: the client will send nothing more."""
-
-    def on_reset(self, why: str) -> None:
-        """The stream is over, by either side; nothing can be sent."""
 
 
 class ConnectionListener(Protocol):
@@ -104,66 +78,12 @@ class ConnectionListener(Protocol):
         """The client will open no more streams."""
 
 
-class Stream:
-    """One stream that is not over."""
-
-    __slots__ = (
-        "has_ended", "id", "is_answered", "is_tunnel", "left", "listener", "owed", "priority",
-        "sends", "state", "trailers", "window",
-    )  # fmt: skip
-
-    def __init__(self, number: int, state: Any, is_tunnel: bool, left: int | None) -> None:
-        self.id = number
-        self.state = state
-        """h2's; its ``outbound_flow_control_window`` is what may be sent."""
-        self.is_tunnel = is_tunnel
-        self.left = left
-        """Bytes that content-length has announced and that have not come; None: not known."""
-        self.listener: StreamListener = _NOBODY
-        self.has_ended = False
-        """The client has sent END_STREAM."""
-        self.sends = True
-        """We have not."""
-        self.is_answered = False
-        self.window = STREAM_WINDOW
-        """Bytes that the client may send."""
-        self.owed = 0
-        """Bytes taken for which it has got no credit yet."""
-        self.trailers: Sequence[Pair] = ()
-        self.priority = DEFAULT
-
-
-class _Nobody:
-    def on_data(self, data: Buffer) -> None: ...
-    def on_end(self) -> None: ...
-    def on_reset(self, why: str) -> None: ...
-
-
-_NOBODY = _Nobody()
-
-
-class _Decoded:
-    """Stands where h2's decoder was: fields are decoded, and checked, before h2 hears of them.
-
-    All that it needs to be told is that there are some.
-    """
-
-    max_header_list_size = max_allowed_table_size = 0
-
-    def decode(self, data: bytes, raw: bool) -> list[tuple[bytes, bytes]]:
-        return []
-
-
-class Http2:
-    """One connection.  ``receive`` is fed; ``take`` gives what is to be written.
-
-    A stream that ``on_request`` announced is answered by ``respond``, ``send``, ``end``, or else
-    ``reset``; none of these may be called once it is over.
-    """
+class Http2(Sender):
+    """One connection.  ``receive`` is fed; ``take`` gives what is to be written."""
 
     def __init__(self, listener: ConnectionListener, max_streams: int, max_fields: int) -> None:
         """*max_streams* at one time; more than *max_fields* bytes of fields are a 431."""
-        self.streams: dict[int, Stream] = {}
+        super().__init__()
         self.highest = 0
         """The last stream that the client has opened."""
         self.error: ConnectionBroken | None = None
@@ -171,23 +91,17 @@ class Http2:
         self._listener = listener
         self._max_streams = max_streams
         self._max_fields = max_fields
-        self._walker = FrameWalker(self._frame, self._depends_on_itself)
+        self._walker = FrameWalker(self._piece, self._frame, self._depends_on_itself)
         self._guards = Guards()
         self._preface = bytearray()
-        self._has_begun = False  # h2 has been told of the preface
-        self._h2 = _quiet_h2()
-        self._decoder = self._h2.decoder
-        self._decoder.max_header_list_size = MAX_FIELDS
-        self._h2.decoder = _Decoded()
-        self._window = CONNECTION_WINDOW
-        self._owed = 0
-        self._over: dict[int, bool] = {}  # stream to whether we have reset it
+        self._window = CONNECTION_WINDOW  # bytes that the client may send on all streams together
+        self._new_room = INITIAL_WINDOW  # bytes that may be sent on a new stream
+        self._granted = INITIAL_WINDOW  # bytes that the client has ever let us send
+        self._seen_sent = 0  # of them, by the last WINDOW_UPDATE
         self._early_priorities: dict[int, Priority] = {}
         self._self_dependent = 0
-        self._last: int | None = None  # of our GOAWAY
-        ours = {_MAX_CONCURRENT_STREAMS: max_streams, **SETTINGS_OF_OURS}
-        self._out = bytearray(settings(ours))
-        self._out += window_update(0, CONNECTION_WINDOW - 65535)
+        self.out += settings({_MAX_CONCURRENT_STREAMS: max_streams, **SETTINGS_OF_OURS})
+        self.out += window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW)
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -206,22 +120,19 @@ class Http2:
         """The connection was one of HTTP/1.1: *theirs* is the payload of the client's SETTINGS,
         and *head* has been asked for, as stream 1 (RFC 7540 section 3.2)."""
         try:
-            self._begin_h2()
+            self._h2.begin()
             if len(theirs) % 6:
                 raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "bad HTTP2-Settings")
-            before = len(self._out)
-            self._tell_h2(frame(SETTINGS, 0, 0, theirs))
-            del self._out[before:]  # the 101 has acknowledged them
+            self._apply_settings(theirs)  # the 101 has acknowledged them
         except ConnectionBroken as broken:
             self._fail(broken)
             return
         self.highest = 1
         self._begin_stream(END_STREAM, 1, head)
 
-    def _begin_h2(self) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            self._h2.receive_data(PREFACE)
+    def forgive(self) -> None:
+        """To be called once a second: see ``Guards.forgive``."""
+        self._guards.forgive()
 
     def _skip_preface(self, data: Buffer) -> Buffer:
         missing = len(PREFACE) - len(self._preface)
@@ -229,12 +140,12 @@ class Http2:
         if not PREFACE.startswith(self._preface):
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, "bad preface")
         if len(self._preface) == len(PREFACE):
-            self._begin_h2()
+            self._h2.begin()
         return data[missing:]
 
     def _fail(self, broken: ConnectionBroken) -> None:
         self.error = broken
-        self._out += goaway(self.highest, broken.code)
+        self.out += goaway(self.highest, broken.code)
 
     def _frame(self, kind: int, flags: int, number: int, payload: Buffer, size: int) -> None:
         try:
@@ -259,22 +170,43 @@ class Http2:
             self.reset(stream, broken.code)
             stream.listener.on_reset(str(broken))
         else:
-            self._out += rst_stream(number, broken.code)
+            self.out += rst_stream(number, broken.code)
             self._remember(number, True)
         self._guards.provoked()
 
     # -- DATA (section 6.1) -------------------------------------------------------------------
 
-    def _receive_data(self, flags: int, number: int, payload: Buffer, size: int) -> None:
-        # The connection's window is for all: nobody's slowness may use it up.
+    def _piece(self, number: int, payload: Buffer) -> None:
+        """DATA without flags: in a tunnel, every message."""
+        size = len(payload)
+        stream = self.streams.get(number)
+        if (
+            stream is None
+            or not 0 < size <= stream.window
+            or stream.left is not None
+            or stream.has_ended
+        ):
+            self._frame(DATA, 0, number, payload, size)
+            return
         self._window -= size
+        if self._window < _LOW:
+            self._refill()
+        stream.window -= size
+        if self._guards.is_wary:
+            self._guards.moved()
+        stream.listener.on_data(payload)
+
+    def _refill(self) -> None:
+        """The connection's window is for all: nobody's slowness may use it up."""
         if self._window < 0:
             raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "connection's window overrun")
-        self._owed += size
-        if self._owed >= CONNECTION_WINDOW // 2:
-            self._out += window_update(0, self._owed)
-            self._window += self._owed
-            self._owed = 0
+        self.out += window_update(0, CONNECTION_WINDOW - self._window)
+        self._window = CONNECTION_WINDOW
+
+    def _receive_data(self, flags: int, number: int, payload: Buffer, size: int) -> None:
+        self._window -= size
+        if self._window < _LOW:
+            self._refill()
         stream = self.streams.get(number)
         if stream is None:
             self._receive_late_data(number)
@@ -313,7 +245,7 @@ class Http2:
         if stream.left:
             raise StreamBroken(ErrorCode.PROTOCOL_ERROR, "body shorter than content-length")
         stream.has_ended = True
-        self._tell_h2(frame(DATA, END_STREAM, stream.id))
+        self.out += self._h2.tell(frame(DATA, END_STREAM, stream.id))
         self._forget_if_over(stream)
         stream.listener.on_end()
 
@@ -323,7 +255,7 @@ class Http2:
         self._self_dependent = number
 
     def _receive_headers(self, flags: int, number: int, block: Buffer) -> None:
-        fields = self._decode(block)  # refused ones too: what they say of the table holds
+        fields = self._h2.decode(block)  # of what is refused, too
         self_dependent, self._self_dependent = self._self_dependent, 0
         if not number & 1:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {number}")
@@ -335,15 +267,6 @@ class Http2:
         else:
             self.highest = number
             self._open(flags, number, fields, self_dependent == number)
-
-    def _decode(self, block: Buffer) -> list[tuple[bytes, bytes]]:
-        try:
-            fields: list[tuple[bytes, bytes]] = self._decoder.decode(bytes(block), raw=True)
-        except OversizedHeaderListError as error:
-            raise ConnectionBroken(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from error
-        except (HPACKError, IndexError, TypeError, ValueError) as error:
-            raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR, str(error)) from error
-        return fields
 
     def _receive_trailers(
         self, flags: int, stream: Stream, fields: list[tuple[bytes, bytes]]
@@ -381,11 +304,11 @@ class Http2:
         self._begin_stream(flags, number, head)
 
     def _begin_stream(self, flags: int, number: int, head: H2Head) -> None:
-        self._tell_h2(frame(HEADERS, flags & END_STREAM | END_HEADERS, number))
+        has_ended = bool(flags & END_STREAM)
+        self.out += self._h2.open(number, has_ended)
         is_tunnel = head.head.method == "CONNECT"
-        left = None if is_tunnel else head.length
-        stream = Stream(number, self._h2.streams[number], is_tunnel, left)
-        stream.has_ended = bool(flags & END_STREAM)
+        stream = Stream(number, self._new_room, is_tunnel, None if is_tunnel else head.length)
+        stream.has_ended = has_ended
         stream.priority = self._first_priority(number, head)
         self.streams[number] = stream
         stream.listener = self._listener.on_request(stream, head)
@@ -393,7 +316,7 @@ class Http2:
             stream.listener.on_end()
 
     def _refuse(self, number: int) -> None:
-        self._out += rst_stream(number, ErrorCode.REFUSED_STREAM)
+        self.out += rst_stream(number, ErrorCode.REFUSED_STREAM)
         self._remember(number, True)
         if self._guards.refused():
             self._ask_to_leave()
@@ -414,20 +337,25 @@ class Http2:
     # -- the other frames ---------------------------------------------------------------------
 
     def _receive_window_update(self, number: int, increment: int) -> None:
-        self._guards.idle()
-        target: Any
+        sent = self._granted - self.room
+        if sent == self._seen_sent:
+            self._guards.idle()
+        else:  # a client that only reads says nothing else
+            self._seen_sent = sent
+            self._guards.moved()
+        target: Sender | Stream = self
+        error: type[ConnectionBroken | StreamBroken] = ConnectionBroken
         if number:
             stream = self._known(number, "WINDOW_UPDATE")
             if stream is None:
                 return
-            target = stream.state
-            error: type[ConnectionBroken | StreamBroken] = StreamBroken
+            target, error = stream, StreamBroken
         else:
-            target, error = self._h2, ConnectionBroken
+            self._granted += increment
         if not increment:
             raise error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-        target.outbound_flow_control_window += increment
-        if target.outbound_flow_control_window > MAX_WINDOW:
+        target.room += increment
+        if target.room > MAX_WINDOW:
             raise error(ErrorCode.FLOW_CONTROL_ERROR, "window of more than 2^31-1")
         self._listener.on_window()
 
@@ -435,7 +363,7 @@ class Http2:
         stream = self._known(number, "RST_STREAM")
         if stream is None:
             return
-        self._tell_h2(rst_stream(number, code))
+        self.out += self._h2.tell(rst_stream(number, code))
         self._forget(stream, by_us=False)
         stream.listener.on_reset(f"reset by the client, {_name(code)}")
         if self._guards.reset_by_client(stream.is_answered):
@@ -454,7 +382,7 @@ class Http2:
             if flags & ACK:
                 self._listener.on_ping(bytes(payload))
             else:
-                self._out += frame(PING, ACK, 0, bytes(payload))
+                self.out += frame(PING, ACK, 0, bytes(payload))
         elif kind == PRIORITY:
             if stream_id(payload) == number:
                 raise StreamBroken(ErrorCode.PROTOCOL_ERROR, "stream that depends on itself")
@@ -471,11 +399,19 @@ class Http2:
         if flags & ACK:
             self._guards.is_settled = True
             return
-        self._tell_h2(frame(SETTINGS, 0, 0, bytes(payload)))
-        encoder = self._h2.encoder
-        if encoder.header_table_size > _ENCODER_TABLE:
-            encoder.header_table_size = _ENCODER_TABLE
+        self.out += self._apply_settings(bytes(payload))
         self._listener.on_window()
+
+    def _apply_settings(self, theirs: bytes) -> bytes:
+        """The acknowledgement."""
+        answer = self._h2.apply(theirs)
+        change = self._h2.initial_window - self._new_room
+        self._new_room += change
+        for stream in self.streams.values():  # section 6.9.2
+            stream.room += change
+            if stream.room > MAX_WINDOW:
+                raise ConnectionBroken(ErrorCode.FLOW_CONTROL_ERROR, "window of more than 2^31-1")
+        return answer
 
     def _receive_priority_update(self, payload: Buffer) -> None:
         if len(payload) < 4:
@@ -488,130 +424,6 @@ class Http2:
             self.streams[number].priority = priority
         elif number > self.highest and len(self._early_priorities) < self._max_streams:
             self._early_priorities[number] = priority
-
-    def _tell_h2(self, data: bytes) -> None:
-        """Let h2 change its state by a frame that it has to agree to."""
-        try:
-            self._h2.receive_data(data)
-        except h2.exceptions.ProtocolError as error:
-            self._h2.clear_outbound_data_buffer()  # its GOAWAY: ours says the same
-            raise ConnectionBroken(ErrorCode(error.error_code), str(error)) from error
-        self._out += self._h2.data_to_send()
-
-    # -- what goes out ------------------------------------------------------------------------
-
-    def respond(
-        self, stream: Stream, status: int, fields: Iterable[Pair], ended: bool = False
-    ) -> int:
-        """A head, interim or final; names in lower case.  Its size in bytes."""
-        pairs = [(b":status", b"%d" % status)]
-        pairs += [(name.encode("latin-1"), text.encode("latin-1", "replace"))
-                  for name, text in fields]  # fmt: skip
-        self._h2.send_headers(stream.id, pairs, end_stream=ended)
-        head = self._h2.data_to_send()
-        self._out += head
-        stream.is_answered = stream.is_answered or status >= 200
-        if ended:
-            stream.sends = False
-            self._forget_if_over(stream)
-        return len(head)
-
-    def room(self, stream: Stream) -> int:
-        """Bytes that may be sent now; never more than both windows hold."""
-        own: int = stream.state.outbound_flow_control_window
-        whole: int = self._h2.outbound_flow_control_window
-        return own if own < whole else whole
-
-    def send(self, stream: Stream, data: Buffer) -> None:
-        """*data*, of which there is ``room``, in frames."""
-        size = len(data)
-        out = self._out
-        if size <= MAX_FRAME:
-            out += data_head(size, stream.id)
-            out += data
-        else:
-            view = memoryview(data)
-            for at in range(0, size, MAX_FRAME):
-                piece = view[at : at + MAX_FRAME]
-                out += data_head(len(piece), stream.id)
-                out += piece
-        stream.state.outbound_flow_control_window -= size
-        self._h2.outbound_flow_control_window -= size
-
-    def end(self, stream: Stream) -> None:
-        """END_STREAM."""
-        self._h2.end_stream(stream.id)
-        self._out += self._h2.data_to_send()
-        stream.sends = False
-        self._forget_if_over(stream)
-
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """RST_STREAM; what still comes for it is dropped in silence."""
-        self._h2.reset_stream(stream.id, code)
-        self._out += self._h2.data_to_send()
-        self._forget(stream, by_us=True)
-
-    def credit(self, stream: Stream, count: int) -> None:
-        """*count* more bytes of *stream* have been taken: the client may send as many again."""
-        stream.owed += count
-        if stream.owed >= CREDIT and not stream.has_ended and stream.id in self.streams:
-            self._out += window_update(stream.id, stream.owed)
-            stream.window += stream.owed
-            stream.owed = 0
-
-    def go_away(self, last: int, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
-        """GOAWAY: no stream above *last* will be served; those below go on."""
-        self._out += goaway(last, code)
-        if last < MAX_STREAM:
-            self._last = last
-
-    def ping(self, data: bytes) -> None:
-        self._out += frame(PING, 0, 0, data)
-
-    @property
-    def pending(self) -> int:
-        """Bytes that ``take`` would give."""
-        return len(self._out)
-
-    def take(self) -> bytearray:
-        """What is to be written."""
-        out, self._out = self._out, bytearray()
-        return out
-
-    # -- streams that are over ----------------------------------------------------------------
-
-    def _forget_if_over(self, stream: Stream) -> None:
-        if stream.has_ended and not stream.sends:
-            self._forget(stream, by_us=False)
-
-    def _forget(self, stream: Stream, by_us: bool) -> None:
-        if self.streams.pop(stream.id, None) is not None:
-            self._remember(stream.id, by_us)
-
-    def _remember(self, number: int, by_us: bool) -> None:
-        self._over[number] = by_us
-        if len(self._over) > _REMEMBERED:
-            del self._over[next(iter(self._over))]
-
-
-def _quiet_h2() -> Any:
-    """An ``h2`` that has said its SETTINGS to nobody, and checks nothing that is checked here."""
-    config = h2.config.H2Configuration(
-        client_side=False,
-        header_encoding=None,
-        validate_inbound_headers=False,
-        normalize_inbound_headers=False,
-        validate_outbound_headers=False,
-        normalize_outbound_headers=False,
-    )
-    connection = h2.connection.H2Connection(config)
-    codes = h2.settings.SettingCodes
-    connection.local_settings = h2.settings.Settings(
-        client=False, initial_values={codes.MAX_CONCURRENT_STREAMS: MAX_STREAM}
-    )
-    connection.initiate_connection()
-    connection.clear_outbound_data_buffer()
-    return connection
 
 
 def _name(code: int) -> str:

@@ -11,6 +11,13 @@ from typing import NamedTuple, Protocol
 Buffer = bytes | bytearray | memoryview
 
 
+class Packets(tuple[bytes, ...]):
+    """What a codec returns in place of bytes for a backend that takes packets: one to a message,
+    empty ones included.  Its port writes each by itself (``net.packet_port``)."""
+
+    __slots__ = ()
+
+
 class End(NamedTuple):
     """Why a codec wants the tunnel over."""
 
@@ -22,6 +29,14 @@ class End(NamedTuple):
     """Whether the client still owes its Close frame (RFC 6455 section 7.1.1)."""
     one_way: bool = False
     """Only what comes from the backend is over; the codec goes on."""
+    after_backend: bool = False
+    """Only what comes from the client is over.  The backend's input ends, what it then still says
+    goes to the client, and ``close`` is called behind that, or when it takes too long."""
+
+
+MORE = End("more")
+"""No end: the codec holds input back, since little input makes much output.  It is to be given b""
+as if from the client when the backend can take more, and nothing else from there until then."""
 
 
 class TunnelCodec(Protocol):
@@ -29,7 +44,8 @@ class TunnelCodec(Protocol):
     one that is returned may be a view of it, so it is to be written or copied at once."""
 
     end: End | None
-    """Set once, by whichever call found the reason."""
+    """Set by whichever call found the reason, and for good, but for those that leave a direction
+    open: they are taken away by who has seen them."""
     peer_closed: bool
     """Whether the client has said its last word (a Close frame): nothing more need be awaited."""
     pongs: int

@@ -1,7 +1,7 @@
 """WebSocketCodec: RFC 6455 towards the client, a bare stream of bytes towards the backend.
 
-No I/O and no clock.  The closing handshake is here (section 7); the opening handshake is in
-``protocol.handshake``, frames are in ``protocol.frame``.  Messages are never assembled: borders and
+No I/O and no clock.  The opening handshake is in ``protocol.handshake``, the closing one in
+``protocol.closing``, frames are in ``protocol.frame``.  Messages are never assembled: borders and
 types vanish on the way to the backend, and each piece it sends becomes one frame.
 
 ``from_client`` and ``from_backend`` run once per message of every tunnel: what is inlined there was
@@ -10,60 +10,46 @@ measured.
 
 from __future__ import annotations
 
-import struct
-
+from .closing import NOTHING, Closing
 from .frame import (
     FIN,
+    LONE_SMALL,
     MASKED,
     CloseCode,
     FrameDecoder,
     FrameError,
     Opcode,
-    decode_close,
-    encode_close,
     encode_control,
     encode_header,
+    medium_header,
 )
-from .mask import REPEAT, unmask
+from .mask import unmask
 from .tunnel import Buffer, End
 from .utf8 import is_utf8, whole_characters
 
-NOTHING: tuple[Buffer, Buffer] = (b"", b"")
-PING = encode_control(Opcode.PING, b"ping")  # wstunnel.md 7
-
 # Plain numbers: an enum's own cost more than all else that is done for a frame.
-_TEXT, _BINARY, _CLOSE = int(Opcode.TEXT), int(Opcode.BINARY), int(Opcode.CLOSE)
+_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
 _PING, _PONG = int(Opcode.PING), int(Opcode.PONG)
 
 _TEXT_HEADERS = tuple(encode_header(FIN | _TEXT, size) for size in range(126))
 _BINARY_HEADERS = tuple(encode_header(FIN | _BINARY, size) for size in range(126))
 
-# A frame that is fed alone and whole, by its size: payload 0..125 behind 6 bytes of header, or
-# 126..65535 behind 8.  A head is the first two bytes as a number, less the size where it is there.
+# The first two bytes of a frame as a number, less the size where it is there.
 _SMALL_TEXT = (FIN | _TEXT) << 8 | MASKED
 _SMALL_BINARY = (FIN | _BINARY) << 8 | MASKED
 _MEDIUM_BINARY = _SMALL_BINARY | 126
 _MEDIUM_HEADS = (_MEDIUM_BINARY, _SMALL_TEXT | 126)
-_SMALL = tuple(
-    (struct.Struct(f">HI{size}s").unpack, REPEAT[size + 3 >> 2], -size % 4 * 8, size)
-    for size in range(126)
-)
-_medium_header = struct.Struct(">HHI").unpack_from
 _MEDIUM_END = 8 + (1 << 16)
 
 _from_bytes = int.from_bytes
 
 
-class WebSocketCodec:
+class WebSocketCodec(Closing):
     """One WebSocket connection, between messages as small as it can be.
 
     Text from the client is checked as it arrives, and only whole characters are passed on; text
     from the backend is cut between characters.
     """
-
-    passes_reset = False  # a client is told by a Close frame
-    end_of_input = None
-    loss = b""
 
     __slots__ = (
         "_decoder",
@@ -74,18 +60,13 @@ class WebSocketCodec:
         "_limits",
         "_received",
         "_sent",
-        "end",
-        "peer_closed",
-        "pongs",
     )
 
     def __init__(
         self, binary: bool = False, max_message_size: int = 0, max_frame_size: int = 0
     ) -> None:
         """*binary*: the type of the frames sent.  Limits on received ones: bytes, 0 for none."""
-        self.end: End | None = None
-        self.peer_closed = False
-        self.pongs = 0
+        super().__init__()
         self._received = 0
         self._sent = 0
         self._headers = _BINARY_HEADERS if binary else _TEXT_HEADERS
@@ -105,7 +86,7 @@ class WebSocketCodec:
         if self._decoder is None:
             size = len(data)
             if 5 < size < 132:
-                unpack, repeat, shift, size = _SMALL[size - 6]
+                unpack, repeat, shift, size = LONE_SMALL[size - 6]
                 head, key, payload = unpack(data)
                 payload = (_from_bytes(payload) ^ key * repeat >> shift).to_bytes(size)
                 head -= size
@@ -115,7 +96,7 @@ class WebSocketCodec:
                     self._received += 1
                     return b"", payload
             elif 133 < size < _MEDIUM_END:
-                head, size, key = _medium_header(data)
+                head, size, key = medium_header(data)
                 if size == len(data) - 8 and head in _MEDIUM_HEADS:
                     payload = unmask(data[8:], key)
                     if head == _MEDIUM_BINARY or is_utf8(payload):
@@ -137,32 +118,13 @@ class WebSocketCodec:
             return headers[size] + data, b""
         return self._frame(data), b""
 
-    def client_eof(self) -> tuple[Buffer, Buffer]:
-        self.peer_closed = True
-        if self.end is None:
-            self._finish(End("client_eof"))
-        return NOTHING
-
     def backend_eof(self) -> tuple[Buffer, Buffer]:
         if self._from_backend_kept:
             return self._refuse_backend(), b""
         return self._close(End("backend_eof", CloseCode.NORMAL, await_peer=True)), b""
 
-    def ping(self) -> bytes:
-        return PING if self.end is None else b""
-
-    def close(self, code: int, reason: str) -> bytes:
-        return self._close(End(reason, code))
-
-    def _close(self, end: End) -> bytes:
-        """Our Close frame, unless one has been sent: section 5.5.1, nothing follows it."""
-        if self.end is not None:
-            return b""
-        self._finish(end)
-        return encode_close(end.code)
-
     def _finish(self, end: End) -> None:
-        self.end = end
+        super()._finish(end)
         self._from_client_kept = self._from_backend_kept = b""
         # What still comes is only searched for a Close, and the short cuts would not.
         if self._decoder is None:
@@ -173,7 +135,7 @@ class WebSocketCodec:
         decoder = self._decoder
         if decoder is None:
             decoder = self._decoder = FrameDecoder(*self._limits)
-        if self.end is not None:
+        if self._is_deaf:
             self._await_close(decoder, data)
             return NOTHING
         to_client: list[Buffer] = []
@@ -190,11 +152,10 @@ class WebSocketCodec:
                 elif opcode == _PONG:
                     self.pongs += 1
                 else:
-                    to_client.append(self._answer_close(payload))
+                    self._take_close(payload)
                     break
         except FrameError as error:
-            self.peer_closed = True
-            to_client.append(self._close(End(f"protocol_error:{error}", error.code)))
+            self._take_error(error)
         if self.end is None and decoder.is_idle and not self._is_limited:
             self._decoder = None
         return _joined(to_client), _joined(to_backend)
@@ -215,21 +176,6 @@ class WebSocketCodec:
             raise FrameError(CloseCode.INVALID_DATA, "invalid UTF-8")
         self._from_client_kept = text[size:]
         self._received += ends
-
-    def _answer_close(self, payload: Buffer) -> bytes:
-        """Section 5.5.1: with the same code.  Raises FrameError for an invalid Close."""
-        code = decode_close(bytes(payload))
-        self.peer_closed = True
-        return self._close(End(f"client_close:{code or CloseCode.NO_STATUS:d}", code))
-
-    def _await_close(self, decoder: FrameDecoder, data: Buffer) -> None:
-        """Our Close has gone out: of what the client still sends only its Close means anything."""
-        if self.peer_closed:
-            return
-        try:
-            self.peer_closed = any(opcode == _CLOSE for opcode, _, _ in decoder.feed(data))
-        except FrameError:
-            self.peer_closed = True  # it will not come any more
 
     def _frame(self, payload: Buffer) -> bytes:
         """One message to the client; nothing for nothing."""

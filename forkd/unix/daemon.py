@@ -25,7 +25,7 @@ class ReadyPipe:
 
     def ready(self) -> None:
         """Release the caller with status 0, and the terminal with him."""
-        _to_null(1, 2)
+        to_null(1, 2)
         self._report(0, "")
 
     def fail(self, status: int, text: str = "") -> None:
@@ -55,7 +55,7 @@ def daemonize() -> ReadyPipe | Outcome:
     if os.fork():
         os._exit(0)
     os.chdir("/")
-    _to_null(0)
+    to_null(0)
     return ReadyPipe(writer)
 
 
@@ -68,7 +68,8 @@ def _wait(reader: int) -> Outcome:
     return Outcome(int(status), text)
 
 
-def _to_null(*fds: int) -> None:
+def to_null(*fds: int) -> None:
+    """Let nothing come from these descriptors, and nothing go there."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in fds:
         os.dup2(null, fd)

@@ -15,6 +15,7 @@ import stat
 import struct
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ..errors import StartError
 
@@ -28,6 +29,14 @@ class AlreadyRunning(StartError):
     def __init__(self, pid: int) -> None:
         super().__init__(f"already running, pid {pid}", 0)
         self.pid = pid
+
+
+@dataclass(frozen=True, slots=True)
+class PidFileRecord:
+    """A pid file and its lock, for a program that goes on in this process."""
+
+    path: str
+    fd: int
 
 
 class PidFile:
@@ -54,6 +63,14 @@ class PidFile:
                 os.close(fd)
                 raise
             os.close(fd)  # its owner unlinked it between our open and our lock
+
+    @classmethod
+    def restore(cls, record: PidFileRecord) -> PidFile:
+        """The lock of the program before this one; nothing is opened, see above."""
+        return cls(record.path, record.fd, left_over=False)
+
+    def snapshot(self) -> PidFileRecord:
+        return PidFileRecord(self.path, self._fd)
 
     def write(self, pid: int) -> None:
         """Write *pid*.  The last step of a start: people signal as soon as it is there."""

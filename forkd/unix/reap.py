@@ -6,14 +6,18 @@ belong to anybody else.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 OnExit = Callable[[int], None]
 """Called with the exit status, or minus the number of the signal that ended the process."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,18 @@ class Reaper:
             if child is not None and child.leads_group:
                 kill_group(pid, signal.SIGKILL)
             if child is not None and child.on_dead is not None:
-                child.on_dead()
+                _shielded(child.on_dead)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if child is not None:
-                child.on_exit(status)
+                _shielded(partial(child.on_exit, status))
+
+
+def _shielded(callback: Callable[[], object]) -> None:
+    """A defect costs nobody else his turn: a child whose end is not told would be waited for."""
+    try:
+        callback()
+    except Exception:
+        log.exception("a child has ended; what comes of that failed")
 
 
 def _next_dead() -> int | None:

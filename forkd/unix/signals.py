@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,7 +16,7 @@ class SignalPipe:
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
         """Catch *numbers* from now on; only one pipe can be open in a process."""
         self.fd, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._caught: list[signal.Signals] = []
+        self._caught: deque[signal.Signals] = deque()
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._catch) for number in numbers}
 
@@ -23,8 +24,19 @@ class SignalPipe:
         """The signals caught since the last call, in their order."""
         # The pipe is emptied first: what comes from here on makes it readable again.
         drain(self.fd)
-        caught, self._caught = self._caught, []
-        return caught
+        caught, self._caught = self._caught, deque()
+        return list(caught)
+
+    def take_one(self) -> signal.Signals | None:
+        """The oldest signal that is not taken; None: there is none, and ``fd`` says when."""
+        drain(self.fd)
+        return self._caught.popleft() if self._caught else None
+
+    def give_back(self) -> None:
+        """Make what was caught and not taken pending again.  For the caller of an exec, who has
+        blocked all signals: pending ones stay so."""
+        for number in self.take():
+            signal.raise_signal(number)
 
     def close(self) -> None:
         """Handle the signals as before."""
@@ -47,6 +59,16 @@ def drain(fd: int) -> None:
         pass
 
 
+def end_on(*numbers: signal.Signals) -> None:
+    """End this process in order on each of *numbers*, until somebody else handles them."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    for number in numbers:
+        signal.signal(number, end)
+
+
 @contextmanager
 def blocked() -> Iterator[None]:
     """No signal is delivered inside; those that came are delivered at the end."""
@@ -55,6 +77,11 @@ def blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock() -> None:
+    """Let all signals come, those that waited first."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by every Python: errors come as OSError

@@ -6,7 +6,9 @@ is a worker's: a program for one request, started without a copy of the worker's
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +33,10 @@ class Program:
     identity: Identity | None = None
     """None: stay who we are."""
     chroot: str = ""
+    umask: int | None = None
+    """None: keep ours."""
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    """(name in lower case without ``RLIMIT_``, soft limit, hard limit); -1 is unlimited."""
     death_signal: int = 0
     """What the program gets when the process that started it ends; 0: nothing."""
 
@@ -58,14 +64,14 @@ def spawn_proc(program: Program, stdin: int, stderr: int) -> int:
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
     try:
-        with signals.blocked():
-            parent = os.getpid()
-            pid = os.fork()
-            if pid == 0:
-                _become(program, stdin, stderr, answer, parent)
-    finally:
-        os.close(answer)
-    try:
+        try:
+            with signals.blocked():
+                parent = os.getpid()
+                pid = os.fork()
+                if pid == 0:
+                    _become(program, stdin, stderr, answer, parent)
+        finally:
+            os.close(answer)
         failure = os.read(report, 512)  # empty: the exec closed it
     finally:
         os.close(report)
@@ -110,6 +116,9 @@ def _become(program: Program, stdin: int, stderr: int, answer: int, parent: int)
         os.setpgid(0, 0)
         _arrange(stdin, stderr, answer)
         file = os.path.abspath(program.argv[0])
+        for name, *limits in program.rlimits:
+            step = f"limit {name}"
+            _limit(name, *limits)
         if program.chroot:
             step = program.chroot
             os.chroot(step)
@@ -120,6 +129,8 @@ def _become(program: Program, stdin: int, stderr: int, answer: int, parent: int)
         step = program.cwd
         os.chdir(step)
         step = program.argv[0]
+        if program.umask is not None:
+            os.umask(program.umask)
         signals.reset_for_program()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if program.death_signal:
@@ -139,6 +150,13 @@ def _arrange(stdin: int, stderr: int, answer: int) -> None:
     for number, fd in enumerate(copies):
         os.dup2(fd, number)
     close_others((answer,))
+
+
+def _limit(name: str, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (soft, hard))
+    except ValueError:  # Python's word for EPERM
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
 
 
 def _encode(error: OSError, path: str) -> bytes:

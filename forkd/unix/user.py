@@ -13,7 +13,7 @@ FD_CEILING = 1 << 20  # lighttpd's bound for server.max-fds
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user to become: always a plain one, never root."""
+    """A user to become: a plain one; root only where a group was named without a user."""
 
     uid: int
     gid: int
@@ -29,7 +29,7 @@ class Identity:
         os.setgroups(self.groups)
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
-        if _may_be_root():
+        if self.uid != 0 and _may_be_root():
             raise PermissionError(f"uid {self.uid} could become root again")
 
 
@@ -58,6 +58,30 @@ def look_up(username: str, groupname: str) -> Identity | None:
         return None
     groups = os.getgrouplist(username, gid) if username else [gid]
     return Identity(uid, gid, tuple(groups))
+
+
+def of_program(user: str, group: str, server: Identity | None) -> Identity | None:
+    """Whom a program runs as that has a *user* or a *group* of its own; None: as we are.
+
+    *server* is the user of the server, whom it runs as without.  Raises ValueError when a name is
+    unknown or means root, PermissionError when only root could become that.
+    """
+    if not user and not group:
+        return server
+    if os.geteuid() != 0:
+        if (not user or _user(user).pw_uid == os.geteuid()) and (
+            not group or _gid(group) == os.getegid()
+        ):
+            return None
+        raise PermissionError(f"only root can run a program as {user or group!r}")
+    if user:
+        return look_up(user, group)
+    if server is None:
+        raise ValueError(f"group {group!r} without a user: the program would run as root")
+    gid = _gid(group)
+    if gid == 0:
+        raise ValueError(f"{group!r} is root's: the program would run as root")
+    return Identity(server.uid, gid, (gid,))
 
 
 def _user(name: str) -> pwd.struct_passwd:

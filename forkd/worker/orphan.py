@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ..config.model import Proc
+from ..config.backend import Proc
 from ..scoreboard import Board
 
 GRACE = 1.5  # seconds from a backend's kill-signal to KILL; the worker is to be gone within 2

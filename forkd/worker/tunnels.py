@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import random
+
 from ..metrics import Column
 from ..net.sweep import sweep
-from ..net.tunnel import CLOSE_GOING_AWAY, TunnelHandle
+from ..net.tunnel_handle import CLOSE_GOING_AWAY, TunnelHandle
 from ..scoreboard import Row
 
 
@@ -41,6 +43,12 @@ class TunnelSet:
         """A graceful stop: end of input to every backend, its last output delivered, 1001."""
         for tunnel in list(self._live):
             tunnel.finish()
+
+    def expire(self, share: float) -> None:
+        """Another generation serves: end each with probability *share*."""
+        for tunnel in list(self._live):
+            if random() < share:
+                tunnel.expire()
 
     def close(self) -> None:
         """Close 1001 to every client, now."""

@@ -1,6 +1,7 @@
 """A worker: set-up after the fork, the wait, the end.
 
-Three ways to end.  *Drain* (a reload): accept no more, finish what runs, tunnels live on.
+Three ways to end.  *Drain* (a reload): accept no more, finish what runs, tunnels live on until
+they *expire*, each at a moment of its own.
 *Finish* (a graceful stop): besides, idle connections close at once and tunnels get their end of
 input.  *Stop*: Close 1001 to every tunnel, a second to flush, gone.
 """
@@ -8,13 +9,14 @@ input.  *Stop*: Close 1001 to every tunnel, a second to flush, gone.
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from random import randint
 from typing import Any
 
 import gevent
@@ -23,14 +25,26 @@ from gevent.event import Event
 
 from .. import log as error_log
 from ..accesslog import AccessLogs, Entry
-from ..address import Address
 from ..certs import ServerTls, hush_bad_names
-from ..channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerStart
-from ..config.model import AccessLogSettings, Config, ListenerSpec
+from ..channel import (
+    DRAIN,
+    EXPIRE,
+    FINISH,
+    NEED,
+    READY,
+    REOPEN,
+    SERVE,
+    SPENT,
+    STOP,
+    WorkerStart,
+    worker_count,
+)
+from ..config.model import AccessLogSettings, Config, ListenerSpec, ServerSettings
 from ..errors import ClientGone
 from ..gateway.balance import Balancer
 from ..gateway.dispatch import handle
 from ..gateway.pool import Pool
+from ..gateway.sharing import SharedConnections
 from ..http.connection import Service
 from ..http.exchange import Exchange
 from ..http.negotiate import refuse_plain, serve_connection
@@ -44,6 +58,7 @@ from .accept import Acceptor, may_accept
 from .orphan import GRACE, are_backends_left, end_backends, kill_backends
 from .programs import ProgramSet
 from .tunnels import TunnelSet
+from .visitor import Visitor, address_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +66,7 @@ FLUSH_TIME = 1.0  # seconds that a stop leaves for what is queued
 LAST_WORDS = 2.0  # seconds before the end of a graceful stop at which tunnels get Close 1001
 HANDSHAKE_TIME = 10.0  # seconds for TLS; fewer where server.max-read-idle says so
 LINGER_TIME = 5.0  # seconds that closing connections may still take at the end of a drain
+EXPIRY_PACE = 0.1  # seconds from some tunnels that expire to the next
 STALE = 5.0  # seconds without a tick after which another worker's numbers do not count
 SPARE_FDS = 64  # descriptors that are not connections: logs, listeners, files being served
 _READ = 1  # libev's EV_READ
@@ -63,6 +79,12 @@ def main(start: WorkerStart) -> int:
     return Worker(start).run()
 
 
+def serve_one(start: WorkerStart, visitor: Visitor) -> int:
+    """Serve *visitor* alone, until he and all that has become of him are gone; the exit status."""
+    hush_bad_names()
+    return Worker(start).run_for(visitor)
+
+
 class Worker:
     """Everything one worker process has; gateways see it as ``gateway.base.WorkerContext``."""
 
@@ -72,22 +94,27 @@ class Worker:
         self.row = start.board.mine
         self.tunnels = TunnelSet(self.row)
         self.programs = ProgramSet(start.board)
-        self.balancer = Balancer(start.board)
+        self.balancer = Balancer(start.board, on_need=self._ask_for_procs)
         self.pool = Pool()
+        self.shared = SharedConnections(
+            start.board, start.config.server, worker_count(start.config)
+        )
         self.resolver = Resolver()
         self.tls = start.tls
         self._logs = start.logs
         self._access_logs = AccessLogs(start.logs)
-        self._service = Service(start.config, self._log_request)
+        self._service = Service(start.config, self._log_request, has_room=self._has_room)
         self._channel = start.channel
         self._name = f"worker {start.number} gen {start.generation}"
         self._greenlets: set[Any] = set()
         self._limit = connection_limit(start.config, len(start.listeners))
         self._is_full = False
+        self._requests_left = requests_to_serve(start.config.server)
         self._leaving = Event()
         self._over = Event()
         self._swept = 0.0
         self._orphaned_at = 0.0
+        self._expires_by = 0.0
         self._watchers: list[Any] = []  # a watcher that nobody holds stops
         self._acceptors = [
             Acceptor(sock, self._accepted_by(spec), self._is_my_turn, self._has_room)
@@ -95,12 +122,21 @@ class Worker:
         ]
 
     def run(self) -> int:
-        self._watch()
-        for acceptor in self._acceptors:
-            acceptor.start()
+        self._watch(self.drain)
         self.row[Column.STATE] = WorkerState.READY
         self._channel.send(READY)
         self._leaving.wait()
+        return self._end()
+
+    def run_for(self, visitor: Visitor) -> int:
+        self._watch(self.stop)
+        self.row[Column.STATE] = WorkerState.READY
+        spec = next(iter(self.config.listeners), ListenerSpec(visitor.local))
+        info = ConnInfo(visitor.peer, visitor.local, spec.address)
+        self._begin(visitor.open(), info, self.tls.server(spec))
+        return self._end()
+
+    def _end(self) -> int:
         self._await_empty()
         if self._orphaned_at:
             self._await_backends()
@@ -109,16 +145,19 @@ class Worker:
         log.info("%s: done", self._name)
         return 0
 
-    def _watch(self) -> None:
+    def _watch(self, on_term: Callable[[], None]) -> None:
         loop = get_hub().loop
         self._swept = time.monotonic()
         self._start_watcher(loop.timer(1.0, 1.0), self._each_second)
         self._channel.setblocking(False)
         self._channel_watcher = loop.io(self._channel.fileno(), _READ)
+        # Before all else that is ready: who comes behind a reload is not for the old workers, whose
+        # backends may have given their addresses to others.
+        self._channel_watcher.priority = loop.MAXPRI
         self._channel_watcher.start(self._hear_master)
         for number, act in (
-            (signal.SIGTERM, self.drain),
-            (signal.SIGINT, self.drain),
+            (signal.SIGTERM, on_term),
+            (signal.SIGINT, on_term),
             (signal.SIGQUIT, self.stop),
             (signal.SIGUSR1, self._reopen_logs),
         ):
@@ -159,14 +198,16 @@ class Worker:
 
         def accepted(sock: socket.socket, peer: Any) -> None:
             local = address_of(sock.getsockname()) if wildcard else spec.address
-            info = ConnInfo(address_of(peer), local, spec.address)
-            greenlet = gevent.spawn(self._serve, FdPort(sock), info, tls)
-            self._greenlets.add(greenlet)
-            greenlet.rawlink(self._connection_done)
-            self.row.add(Column.ACCEPTED)
-            self.row[Column.CONNECTIONS] = self.connections
+            self._begin(FdPort(sock), ConnInfo(address_of(peer), local, spec.address), tls)
 
         return accepted
+
+    def _begin(self, port: FdPort, info: ConnInfo, tls: ServerTls | None) -> None:
+        greenlet = gevent.spawn(self._serve, port, info, tls)
+        self._greenlets.add(greenlet)
+        greenlet.rawlink(self._connection_done)
+        self.row.add(Column.ACCEPTED)
+        self.row[Column.CONNECTIONS] = self.connections
 
     def _serve(self, port: FdPort, info: ConnInfo, tls: ServerTls | None) -> None:
         try:
@@ -214,6 +255,16 @@ class Worker:
             self._is_full = False
             log.info("%s: sockets enabled again", self._name)
 
+    def _ask_for_procs(self) -> None:
+        with suppress(OSError):  # the master is behind: it looks once a second anyway
+            self._channel.send(NEED)
+
+    def _ask_for_replacement(self) -> None:
+        try:
+            self._channel.send(SPENT)
+        except OSError:
+            self._requests_left = 1  # the master is behind: again after the next request
+
     def _log_request(self, settings: AccessLogSettings, entry: Entry) -> None:
         row = self.row
         row.add(Column.REQUESTS)
@@ -221,6 +272,9 @@ class Worker:
         row.add(Column.BYTES_IN, entry.bytes_in)
         row.add(Column.BYTES_OUT, entry.bytes_out)
         self._access_logs.write(settings, entry)
+        self._requests_left -= 1
+        if self._requests_left == 0:
+            self._ask_for_replacement()
 
     # -- each second -----------------------------------------------------------------------------
 
@@ -247,16 +301,13 @@ class Worker:
             return
         except OSError:
             said, fds = b"", []
-        if said == REOPEN:
-            self._adopt_logs(fds)
-        elif said == DRAIN:
-            self.drain()
-        elif said == FINISH:
-            self.finish()
-        elif said == STOP:
-            self.stop()
-        else:
-            self._orphaned()
+        try:
+            if said == REOPEN:
+                self._adopt_logs(fds)
+            else:
+                ORDERS[said](self)
+        except Exception:  # were it not caught, gevent would never call us again
+            log.exception("%s: %r of the master's failed", self._name, said)
 
     def _reopen_logs(self) -> None:
         """By a signal sent to this worker alone: it opens what it may itself."""
@@ -270,6 +321,12 @@ class Worker:
         except ValueError as error:
             log.error("%s: logs not reopened: %s", self._name, error)
 
+    def serve(self) -> None:
+        """Accept: what the generation needs is in place."""
+        if not self._leaving.is_set():
+            for acceptor in self._acceptors:
+                acceptor.start()
+
     def drain(self) -> None:
         """Accept no more; leave when the last connection and the last tunnel have ended."""
         if self._leaving.is_set():
@@ -280,7 +337,19 @@ class Worker:
         for acceptor in self._acceptors:
             acceptor.close()
         self.pool.close()
+        self.shared.close()
         self._leaving.set()
+
+    def expire(self) -> None:
+        """End the tunnels, spread over a time: their clients come back at once."""
+        self.drain()
+        if not self._expires_by:
+            self._expires_by = time.monotonic() + self.config.server.drain_spread
+            self._start_watcher(get_hub().loop.timer(0.0, EXPIRY_PACE), self._expire_some)
+
+    def _expire_some(self) -> None:
+        left = self._expires_by - time.monotonic()
+        self.tunnels.expire(EXPIRY_PACE / left if left > EXPIRY_PACE else 1.0)
 
     def finish(self) -> None:
         """Drain, and end what would not end by itself, politely."""
@@ -330,8 +399,26 @@ class Worker:
         self.tunnels.abort()
 
 
+ORDERS: Mapping[bytes, Callable[[Worker], None]] = {
+    SERVE: Worker.serve,
+    DRAIN: Worker.drain,
+    EXPIRE: Worker.expire,
+    FINISH: Worker.finish,
+    STOP: Worker.stop,
+    b"": Worker._orphaned,
+}
+"""What the master says but REOPEN, which brings descriptors: see ``channel``."""
+
+
 class _Stopped(ClientGone):
     """Thrown into a connection's greenlet by a stop."""
+
+
+def requests_to_serve(server: ServerSettings) -> int:
+    """After how many the worker is to be replaced; -1: never."""
+    if not server.max_requests:
+        return -1
+    return server.max_requests + randint(0, server.max_requests_jitter)
 
 
 def connection_limit(config: Config, listeners: int) -> int:
@@ -340,11 +427,3 @@ def connection_limit(config: Config, listeners: int) -> int:
     possible = max(1, (soft - SPARE_FDS - listeners) // 2)
     wanted = config.server.max_connections
     return min(wanted, possible) if wanted else possible
-
-
-def address_of(name: Any) -> Address:
-    """An address as the socket module gives it."""
-    if isinstance(name, tuple):
-        return Address(name[0], name[1])
-    path = name if isinstance(name, str) else os.fsdecode(name)
-    return Address(path or "/")

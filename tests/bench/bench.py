@@ -46,16 +46,20 @@ class Bench:
             load = ["echo", "-s", size, "-d", options.depth, "-c", options.connections]
             load += ["-n", 100_000_000, "--max-time", options.seconds]
             title = f"{size} B, {options.connections} connections, depth {options.depth}"
-            rates = {"per second": "per_s", "p50 us": "p50_us", "p99 us": "p99_us"}
-            print_table(title, {"CPU us/message": "cpu_us_per_op"} | rates, self._rounds(load))
+            self.compare(title, load)
         if options.idle:
             load = ["idle", "-c", options.idle, "--hold", 1]
             for server in self.servers:  # what is made once is not the tunnels'
                 self._one(server, ["idle", "-c", 8, "--hold", 0.1])
-            runs = self._rounds(load, 1)
+            runs = self.rounds(load, 1)
             print_table(f"{options.idle} idle tunnels", {"PSS KiB/tunnel": "pss_per_tunnel"}, runs)
 
-    def _rounds(self, load: list[Any], rounds: int = 0) -> dict[str, list[Run]]:
+    def compare(self, title: str, load: list[Any]) -> None:
+        rates = {"per second": "per_s", "p50 us": "p50_us", "p99 us": "p99_us"}
+        print_table(title, {"CPU us/message": "cpu_us_per_op"} | rates, self.rounds(load))
+
+    def rounds(self, load: list[Any], rounds: int = 0) -> dict[str, list[Run]]:
+        """Each server's runs of *load*, those of one round at the same place."""
         runs: dict[str, list[Run]] = {server.name: [] for server in self.servers}
         for _ in range(rounds or self.options.rounds):
             for server in random.sample(self.servers, len(self.servers)):
@@ -65,7 +69,7 @@ class Bench:
     def _one(self, server: Subject, load: list[Any]) -> Run:
         command = [self.wsload, *load, "--json", "--label", server.name, "--timeout", 30]
         command += ["--pid", server.pid, "--tree", *(["--text"] if self.options.text else [])]
-        command += [f"127.0.0.1:{server.port}"]
+        command += ["--path", server.path, f"127.0.0.1:{server.port}"]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
         if done.returncode:
             raise CannotStart(f"{server.name}: {done.stderr.strip()}")

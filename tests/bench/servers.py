@@ -1,4 +1,4 @@
-"""The two servers that are compared, in front of the same programs, each on a port of its own.
+"""The servers that are compared, in front of the same programs, each on a port of its own.
 
 Everything lies in one temporary folder: programs, sockets, configurations, logs.
 """
@@ -13,8 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -36,9 +36,44 @@ wstunnel.server = ("" => (("socket" => "{folder}/echo.sock")))
 wstunnel.frame-type = "{frame_type}"
 """
 
+H2 = """
+server.modules = ("mod_wstunnel", "mod_proxy")
+server.feature-flags = ("server.h2proto" => "enable", "server.h2c" => "enable")
+$HTTP["url"] =~ "^/relayed" {{
+    proxy.server = ("" => (("socket" => "{folder}/ws.sock")))
+    proxy.header = ("upgrade" => "enable")
+}} else {{
+    wstunnel.server = ("" => (("socket" => "{folder}/echo.sock")))
+    wstunnel.frame-type = "binary"
+}}
+"""
+
+TLS = """
+ssl.engine = "enable"
+ssl.pemfile = "{folder}/127.0.0.1.both"
+"""
+
+HAPROXY = """
+global
+  nbthread 1
+  maxconn 8000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+frontend f
+  bind 127.0.0.1:{port}
+  default_backend b
+backend b
+  server s unix@{folder}/ws.sock
+"""
+
 LIGHTTPD = 'server.errorlog = "{folder}/lighttpd.log"\n'
 
-FORKD = 'server.max-worker = 1\nserver.pid-file = "{folder}/forkd.pid"\n'
+ONE_WORKER = 'server.max-worker = 1\nserver.pid-file = "{folder}/forkd.pid"\n'
+
+FORKD = [sys.executable, "-m", "forkd", "-D", "-f"]
 
 
 class CannotStart(Exception):
@@ -47,11 +82,13 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A running server: its name in the tables, its port, and its process with all descendants."""
+    """A running server: its name in the tables, its port, its process with all descendants, and
+    the path to ask for."""
 
     name: str
     port: int
     pid: int
+    path: str = "/"
 
 
 @contextmanager
@@ -74,25 +111,59 @@ def tunnels(folder: Path, binary: bool) -> Iterator[list[Subject]]:
 
 
 @contextmanager
+def tunnels_over_h2(folder: Path) -> Iterator[list[Subject]]:
+    """Who ends the WebSocket: lighttpd and forkd; who relays it: forkd and HAProxy."""
+    echo = [str(folder / "echo_backend"), f"{folder}/echo.sock"]
+    echo_ws = [str(folder / "echo_backend"), "--ws", f"{folder}/ws.sock"]
+    with (
+        _running(echo, folder),
+        _running(echo_ws, folder),
+        subjects(folder, H2) as servers,
+        _serving("haproxy", [_installed("haproxy"), "-f"], HAPROXY, folder) as haproxy,
+    ):
+        lighttpd, forkd = servers
+        relays = (replace(forkd, name="forkd relays"), replace(haproxy, name="haproxy relays"))
+        yield [lighttpd, forkd, *(replace(server, path="/relayed") for server in relays)]
+
+
+@contextmanager
+def forkd_over_tls(folder: Path) -> Iterator[Subject]:
+    """forkd alone, with a certificate for 127.0.0.1 from *folder*."""
+    echo = [str(folder / "echo_backend"), f"{folder}/echo.sock"]
+    config = COMMON + ONE_WORKER + H2 + TLS
+    with _running(echo, folder), _serving("forkd", FORKD, config, folder) as server:
+        yield server
+
+
+@contextmanager
 def subjects(folder: Path, config: str, **values: str) -> Iterator[list[Subject]]:
     """lighttpd and forkd with one worker, serving *config*; ended on the way out."""
-    lighttpd = shutil.which("lighttpd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if lighttpd is None:
-        raise CannotStart("lighttpd is not installed")
-    forkd = [sys.executable, "-m", "forkd", "-D", "-f"]
-    with ExitStack() as stack:
-        found = []
-        for name, command, own in (
-            ("lighttpd", [lighttpd, "-D", "-f"], LIGHTTPD),
-            ("forkd", forkd, FORKD),
-        ):
-            port = _free_port()
-            file = folder / f"{name}.conf"
-            file.write_text((COMMON + own + config).format(folder=folder, port=port, **values))
-            process = stack.enter_context(_running([*command, str(file)], folder))
-            _wait_for_port(name, port, process, folder)
-            found.append(Subject(name, port, process.pid))
-        yield found
+    lighttpd = [_installed("lighttpd"), "-D", "-f"]
+    with (
+        _serving("lighttpd", lighttpd, COMMON + LIGHTTPD + config, folder, **values) as one,
+        _serving("forkd", FORKD, COMMON + ONE_WORKER + config, folder, **values) as other,
+    ):
+        yield [one, other]
+
+
+@contextmanager
+def _serving(
+    name: str, command: list[str], config: str, folder: Path, **values: str
+) -> Iterator[Subject]:
+    """*command* with the file that *config* has become, once its port can be reached."""
+    port = _free_port()
+    file = folder / f"{name}.conf"
+    file.write_text(config.format(folder=folder, port=port, **values))
+    with _running([*command, str(file)], folder) as process:
+        _wait_for_port(name, port, process, folder)
+        yield Subject(name, port, process.pid)
+
+
+def _installed(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if found is None:
+        raise CannotStart(f"{name} is not installed")
+    return found
 
 
 def _compile(source: Path, target: Path) -> None:

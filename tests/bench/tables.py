@@ -11,13 +11,15 @@ Run = dict[str, Any]
 BASELINE = "lighttpd"
 
 
-def print_table(title: str, columns: dict[str, str], runs: dict[str, list[Run]]) -> None:
+def print_table(
+    title: str, columns: dict[str, str], runs: dict[str, list[Run]], baseline: str = BASELINE
+) -> None:
     """Medians of *columns* (heading to key); the first also as ratio to the baseline's."""
     first, *others = columns.values()
-    headings = [next(iter(columns)), f"x {BASELINE} (quartiles)", *list(columns)[1:]]
+    headings = [next(iter(columns)), f"x {baseline} (quartiles)", *list(columns)[1:]]
     print(f"\n## {title}\n\n| | {' | '.join(headings)} |\n|---{'|---' * len(headings)}|")
     for name, mine in runs.items():
-        cells = [f"{median(mine, first):.2f}", ratio(mine, runs[BASELINE], first)]
+        cells = [f"{median(mine, first):.2f}", ratio(mine, runs[baseline], first)]
         cells += [f"{median(mine, key):.0f}" for key in others]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from forkd.config import inventory
+from forkd.config.backend import GatewayServer
 from forkd.config.converters import is_off
 from forkd.config.diagnostics import ConfigRefused
 from forkd.config.directives import DIRECTIVES, MODULES, Scope
@@ -17,7 +18,6 @@ from forkd.config.model import (
     CgiLimits,
     CgiSettings,
     Config,
-    GatewayServer,
     ListenerSpec,
     MimeTypes,
     ProxyHeader,
@@ -430,14 +430,6 @@ BARE = 'server.document-root = "/"\n'
         ("dir-listing.activate = 1", "2 error: dir-listing.activate is not supported"),
         ("server.kbytes-per-second = 1", "2 error: server.kbytes-per-second is not supported"),
         (
-            'server.systemd-socket-activation = "enable"',
-            "2 error: server.systemd-socket-activation is not supported",
-        ),
-        (
-            'server.modules = ("mod_wstunnel")\nwstunnel.framing = "line"',
-            "3 error: wstunnel.framing is not supported",
-        ),
-        (
             'server.modules = ("mod_deflate")',
             "2 note: mod_deflate is not part of forkd; nothing here needs it",
         ),
@@ -466,7 +458,8 @@ BARE = 'server.document-root = "/"\n'
             "forkd.x = 1",
             (
                 "2 error: unknown directive forkd.x; known are forkd.worker-timeout,"
-                " forkd.http2-max-streams"
+                " forkd.max-requests, forkd.max-requests-jitter, forkd.drain-timeout,"
+                " forkd.drain-spread, forkd.max-generations, forkd.http2-max-streams"
             ),
         ),
         (

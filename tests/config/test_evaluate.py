@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -490,6 +492,22 @@ def test_a_command_has_a_deadline(
     # Its output ends only when the last process that holds the pipe is gone.
     (said,) = findings(f'include_shell "{command}"')
     assert "did not end within 0.3 s" in said
+
+
+def test_who_is_ended_while_a_command_runs_ends_at_once(tmp_path: Path) -> None:
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(SystemExit):
+            include.run_command(f"sleep 0.2; kill -TERM {os.getpid()}; sleep 60", str(tmp_path))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(include.COMMAND_TIMEOUT / 2)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("config", ['include "big.conf"', 'include_shell "cat big.conf big.conf"'])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from forkd.address import Address
+from forkd.config.backend import BackendSpec, Route
 from forkd.config.diagnostics import ConfigRefused
 from forkd.config.load import load
-from forkd.config.model import BackendSpec, Config, Route
+from forkd.config.model import Config
 
 HEAD = 'server.document-root = "/"\nserver.modules = ("mod_%s")\n'
 SPAWNED = '"bin-path" => "/bin/cat"'
@@ -131,6 +132,16 @@ def test_options(options: str, field: str, value: object) -> None:
         ('"kill-signal" => 10', "kill_signal", 10),
         ('"bin-environment" => ("A" => "b")', "bin_environment", (("A", "b"),)),
         ('"bin-copy-environment" => ("A", "B")', "bin_copy_environment", ("A", "B")),
+        ('"user" => "nobody", "group" => "daemon"', "user", "nobody"),
+        ('"user" => "nobody", "group" => "daemon"', "group", "daemon"),
+        ('"umask" => "027"', "umask", 0o027),
+        ('"umask" => "000"', "umask", 0),
+        ('"socket" => "/s", "socket-mode" => "0660"', "socket_mode", 0o660),
+        ('"cwd" => "/tmp"', "cwd", "/tmp"),
+        ('"rlimits" => ("nofile" => 64)', "rlimits", (("nofile", 64, 64),)),
+        ('"rlimits" => ("core" => "0:unlimited")', "rlimits", (("core", 0, -1),)),
+        ('"rlimits" => ("as" => "unlimited", "cpu" => "1:2")', "rlimits",
+         (("as", -1, -1), ("cpu", 1, 2))),
     ],
 )
 def test_options_of_programs(options: str, field: str, value: object) -> None:
@@ -185,8 +196,23 @@ def test_the_command_line_is_split_at_every_blank(command: str, argv: tuple[str,
         ('"bin-path" => " x"', '"bin-path" begins with a blank'),
         (f'{SPAWNED}, "max-procs" => 0', '"max-procs": expected a number from 1'),
         (f'{SPAWNED}, "port" => 65534', "the ports of 4 procs would go beyond 65535"),
-        ('"host" => "::1", "user" => "www"', 'option "user" is not supported'),
-        ('"host" => "::1", "framing" => "line"', 'option "framing" is not supported'),
+        (f'{SPAWNED}, "user" => "nosuchuser-x"', '"user": no user "nosuchuser-x"'),
+        (f'{SPAWNED}, "user" => "root"', '"user": "root" is root'),
+        (
+            f'{SPAWNED}, "user" => "nobody", "group" => "nosuchgroup-x"',
+            '"group": no group "nosuchgroup-x"',
+        ),
+        (f'{SPAWNED}, "user" => "nobody", "group" => "root"', "\"group\": \"root\" is root's"),
+        (f'{SPAWNED}, "umask" => "999"', '"umask": expected an octal mode'),
+        (f'{SPAWNED}, "socket-mode" => "rw"', '"socket-mode": expected an octal mode'),
+        (f'{SPAWNED}, "cwd" => "tmp"', '"cwd": "tmp" does not begin with /'),
+        (f'{SPAWNED}, "rlimits" => ("files" => 1)', 'no limit is named "files"'),
+        (f'{SPAWNED}, "rlimits" => ("nofiles" => 1)', "did you mean nofile?"),
+        (f'{SPAWNED}, "rlimits" => ("cpu" => "2:1")', 'cpu: expected a number, "unlimited" or'),
+        (f'{SPAWNED}, "rlimits" => ("cpu" => "unlimited:1")', 'got "unlimited:1"'),
+        (f'{SPAWNED}, "rlimits" => ("cpu" => "")', 'got ""'),
+        (f'{SPAWNED}, "rlimits" => ("cpu" => (1))', "got a list"),
+        (f'{SPAWNED}, "rlimits" => (1)', "expected name => limit pairs"),
     ],
 )
 def test_fatal_host_errors(options: str, message: str) -> None:
@@ -201,6 +227,12 @@ def test_fatal_host_errors(options: str, message: str) -> None:
         ('"max-id" => 1', 'unknown host option "max-id" (ignored)'),
         ('"check_local" => 1', "did you mean check-local?"),
         ('"mode" => "x"', "taken for responder"),
+        ('"user" => "nobody"', 'option "user" means nothing without bin-path'),
+        ('"umask" => "000"', 'option "umask" means nothing without bin-path'),
+        ('"rlimits" => ("cpu" => 1)', 'option "rlimits" means nothing without bin-path'),
+        (f'{SPAWNED}, "socket-mode" => "0660"', 'option "socket-mode" is for unix sockets'),
+        (f'{SPAWNED}, "cwd" => "/nonexistent"', '"cwd": folder "/nonexistent" does not exist'),
+        (f'{SPAWNED}, "group" => "daemon"', '"group" without "user" or server.username'),
     ],
 )
 def test_doubtful_options(option: str, message: str) -> None:
@@ -254,6 +286,11 @@ def test_authorizers_that_cannot_be(gateway: str) -> None:
         ("fastcgi", '"keep-conn" => 8', "keep_conn", 8),
         ("fastcgi", '"keep-conn" => "enable"', "keep_conn", 1),
         ("fastcgi", '"keep-conn" => "disable"', "keep_conn", 0),
+        ("fastcgi", '"multiplex" => "auto"', "multiplex", 65535),
+        ("fastcgi", '"multiplex" => 8', "multiplex", 8),
+        ("fastcgi", '"multiplex" => 0', "multiplex", 0),
+        ("fastcgi", '"multiplex" => 8, "pool" => 3', "pool", 3),
+        ("fastcgi", '"multiplex" => 8, "pool-idle" => 3', "pool_idle", 3),
         ("fastcgi", '"broken-scriptfilename" => 1', "broken_scriptfilename", True),
         ("fastcgi", '"fix-root-scriptname" => 1', "fix_root_scriptname", True),
         ("scgi", '"docroot" => "/d"', "docroot", "/d"),
@@ -272,6 +309,7 @@ def test_options_of_some_gateways(gateway: str, option: str, field: str, value: 
         ("scgi", '"broken-scriptfilename" => "enable"'),
         ("scgi", '"strip-request-uri" => "/x"'),
         ("scgi", '"keep-conn" => 1'),
+        ("proxy", '"multiplex" => "auto"'),
         ("fastcgi", '"keep-alive" => 1'),
         ("proxy", '"check-local" => "enable"'),
         ("proxy", '"docroot" => "/d"'),
@@ -282,6 +320,17 @@ def test_options_that_mean_nothing_are_noted(gateway: str, option: str) -> None:
     (line,) = said(f'"/a" => (( "host" => "::1", {option} ))', gateway=gateway)
     name = option.partition(" ")[0]
     assert line == f"3 note: {gateway}.server: option {name} means nothing to {gateway}"
+
+
+@pytest.mark.parametrize("value", ['"much"', "65536", '"-1"', '("auto")'])
+def test_what_multiplex_cannot_be(value: str) -> None:
+    (line,) = said(f'"/a" => (( "host" => "::1", "multiplex" => {value} ))', gateway="fastcgi")
+    assert 'error: fastcgi.server: "/a": "multiplex": expected "auto" or a number' in line
+
+
+def test_a_pool_of_nothing_is_noted() -> None:
+    (line,) = said('"/a" => (( "host" => "::1", "pool" => 2 ))', gateway="fastcgi")
+    assert 'note: fastcgi.server: "pool", "pool-idle": nothing without "multiplex"' in line
 
 
 def test_idle_options_switched_off_are_no_news() -> None:

@@ -229,16 +229,34 @@ def test_a_socket_block_may_set_options_of_the_main_listener() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "addresses", "is_implied"),
+    [
+        ("", ["0.0.0.0:80"], True),
+        ('server.bind = "0.0.0.0"', ["0.0.0.0:80"], False),
+        ('$SERVER["socket"] == "0.0.0.0:80" { }', ["0.0.0.0:80"], False),
+        ('server.bind = "fd:web"', ["fd:web"], False),
+        ('$SERVER["socket"] == "fd:web" { }', ["0.0.0.0:80", "fd:web"], True),
+    ],
+)
+def test_inherited_and_implied_listeners(
+    text: str, addresses: list[str], is_implied: bool
+) -> None:
+    specs = loaded(text).listeners
+    assert [str(spec.address) for spec in specs] == addresses
+    assert [spec.is_implied for spec in specs] == [is_implied] + [False] * (len(specs) - 1)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ('server.bind = "nosuch.example"', 'cannot resolve "nosuch.example": Name or service'),
-        ('server.bind = "/dev/stdin"', "inherited sockets are not supported"),
-        ('server.bind = "fd:web"', "inherited sockets are not supported"),
+        ('server.bind = "/dev/stdin"', "standard input is no listener"),
+        ('server.bind = "fd:"', "the name is missing"),
         ('$SERVER["socket"] == "nosuch.example:80" { }', 'cannot resolve "nosuch.example"'),
         ('$SERVER["socket"] == ":0" { }', "the port must be a number from 1 to 65535"),
         ('$SERVER["socket"] == ":http" { }', "the port must be a number from 1 to 65535"),
         ('$SERVER["socket"] == "127.0.0.1:" { }', "the port must be a number from 1 to 65535"),
-        ('$SERVER["socket"] == "fd:web" { }', "inherited sockets are not supported"),
+        ('$SERVER["socket"] == "fd:" { }', "the name is missing"),
     ],
 )
 def test_bad_listeners(text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from e2e.h2_site import Site, shared_site
 from e2e.harness import Forkd
 
 
@@ -25,3 +26,10 @@ def shared_forkd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forkd]:
     problems = factory.finish()
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The server of the HTTP/2 tests, which leave it as it was."""
+    with shared_site(tmp_path_factory) as site:
+        yield site

@@ -20,7 +20,6 @@ from forkd.protocol.fastcgi import (
     RecordType,
     Role,
     decode_pairs,
-    encode_begin,
     encode_record,
 )
 
@@ -520,22 +519,100 @@ def test_a_program_that_died_has_a_status_of_its_own(fcgi: Bridge) -> None:
     assert client.ends == [(137, ProtocolStatus.REQUEST_COMPLETE)]
 
 
-def test_one_request_at_a_time(fcgi: Bridge) -> None:
-    client = ready(fcgi)
+def turn_to(client: FcgiClient, number: int) -> None:
+    """From now on *client* speaks of request *number*."""
+    client.number, client.output_over = number, False
+
+
+def test_requests_at_a_time_each_with_its_own_output(fcgi: Bridge) -> None:
+    """One program does not read what it is sent, and keeps nobody waiting."""
+    client = fcgi.client()
     assert isinstance(client, FcgiClient)
-    client.socket.sendall(
-        encode_begin(2, Role.RESPONDER, True)
-        + encode_record(RecordType.PARAMS, 2)
-        + encode_record(RecordType.STDIN, 2)
-    )
-    refusal = client.record()
-    assert refusal is not None
-    assert (refusal.type, refusal.request_id) == (RecordType.END_REQUEST, 2)
-    assert refusal.content[4] == ProtocolStatus.CANT_MPX_CONN
-    client.send(b"undisturbed")
-    assert client.read(11) == b"undisturbed"
+    client.keep_conn = True
+    size = 4 * MIB
+    turn_to(client, 7)
+    deaf = fcgi.environment(fcgi.script("#!/bin/sh\nread go < go\nwc -c\n", "deaf"))
+    os.mkfifo(fcgi.directory / "go")
+    client.request(deaf, size)
+    client.send(bytes(size))
+    client.send_end()
+    echo = fcgi.environment(fcgi.script("#!/bin/sh\nhead -c 5\n", "echo"))
+    for number in (1, 2, 3):
+        turn_to(client, number)
+        client.request(echo, 5)
+    for number in (3, 1, 2):
+        turn_to(client, number)
+        client.send(b"word%d" % number)
+        assert client.read_all() == b"word%d" % number
+    (fcgi.directory / "go").write_text("go\n")
+    turn_to(client, 7)
+    assert client.read_all() == b"%d\n" % size
+
+
+def test_a_program_that_never_reads_is_given_up(fcgi: Bridge) -> None:
+    client = fcgi.client()
+    assert isinstance(client, FcgiClient)
+    client.keep_conn = True
+    script = fcgi.script("#!/bin/sh\necho here\nexec sleep 1000\n")
+    client.request(fcgi.environment(script, HTTP_UPGRADE="raw"))
+    assert client.read(5) == b"here\n"
+    for _ in range(66):
+        client.send(bytes(MIB))
+    assert client.read_all() == b""
+    assert client.ends == [(128 + signal.SIGTERM, ProtocolStatus.REQUEST_COMPLETE)]
+    assert fcgi.memory() < 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"), [(1, ProtocolStatus.CANT_MPX_CONN), (2, ProtocolStatus.OVERLOADED)]
+)
+def test_no_more_requests_than_allowed(
+    start: Start, limit: int, status: ProtocolStatus
+) -> None:
+    fcgi = start("fcgi-cgi", "-c", str(limit))
+    client = fcgi.client()
+    assert isinstance(client, FcgiClient)
+    client.keep_conn = True
+    for number in range(1, limit + 1):
+        turn_to(client, number)
+        client.request(fcgi.environment(fcgi.script(ECHO)), 1)
+        assert client.read(6) == b"ready\n"
+    turn_to(client, 9)
+    client.request(fcgi.environment(fcgi.script(ECHO)), 1)
+    assert client.read_all() == b""
+    assert client.ends == [(0, status)]
+    if limit > 1:
+        other = fcgi.client()
+        assert isinstance(other, FcgiClient)
+        other.request(fcgi.environment(fcgi.script(ECHO)), 1)
+        assert other.read_all() == b""
+        assert other.ends == [(0, status)]
+    for number in range(1, limit + 1):
+        turn_to(client, number)
+        client.send_end()
+        assert client.read_all() == b"bye\n"
+
+
+def test_told_to_end_it_begins_nothing_more(start: Start) -> None:
+    fcgi = start("fcgi-cgi")
+    client = fcgi.client()
+    assert isinstance(client, FcgiClient)
+    client.keep_conn = True
+    client.request(fcgi.environment(fcgi.script(ECHO)), 1)
+    assert client.read(6) == b"ready\n"
+    fcgi.process.terminate()
+
+    def is_refused() -> bool:
+        turn_to(client, client.number + 1)
+        client.request(fcgi.environment(fcgi.script("#!/bin/sh\n", "nothing")))
+        client.read_all()
+        return client.ends[-1][1] == ProtocolStatus.OVERLOADED
+
+    wait_for(is_refused, what="it has heard")
+    turn_to(client, 1)
     client.send_end()
     assert client.read_all() == b"bye\n"
+    assert fcgi.process.wait(DEADLINE) == 0
 
 
 def test_roles(fcgi: Bridge) -> None:
@@ -562,7 +639,7 @@ def test_what_it_says_of_itself(start: Start) -> None:
     assert answer is not None
     assert answer.type == RecordType.GET_VALUES_RESULT
     assert decode_pairs(answer.content) == [
-        (b"FCGI_MAX_CONNS", b"7"), (b"FCGI_MAX_REQS", b"7"), (b"FCGI_MPXS_CONNS", b"0")
+        (b"FCGI_MAX_CONNS", b"7"), (b"FCGI_MAX_REQS", b"7"), (b"FCGI_MPXS_CONNS", b"1")
     ]  # fmt: skip
     client.socket.sendall(b"\x01\x63\x00\x00\x00\x00\x00\x00")
     answer = client.record()

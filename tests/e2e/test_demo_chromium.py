@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -55,8 +57,8 @@ class Demo:
 
     def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
         self.output = folder / "output"
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
+        # Short: the path of a socket has room for a hundred bytes.
+        self.temporary = Path(tempfile.mkdtemp(prefix="demo"))
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [str(REPOSITORY / "bin" / "demo"), *options],
@@ -101,6 +103,7 @@ def demo(folder: Path, *options: str) -> Iterator[Demo]:
     finally:
         if running.process.poll() is None:
             running.interrupt()
+        shutil.rmtree(running.temporary)
 
 
 def watched(browser: Browser, url: str) -> list[str]:

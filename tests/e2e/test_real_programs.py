@@ -83,6 +83,7 @@ fastcgi.server = (".php" => ((
   "bin-environment" => ("PHP_FCGI_CHILDREN" => "4"),
   "max-procs" => 1,
   "keep-conn" => 1,
+  "multiplex" => "auto",
   "broken-scriptfilename" => "enable"
 )))
 """,

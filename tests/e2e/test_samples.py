@@ -158,3 +158,67 @@ def test_sample_of_the_proxy_counts_through_two_servers(forkd: Forkd, tmp_path: 
     with Browser(tmp_path / "browser") as browser:
         assert counted(browser, f"{front.url}/count.html")
     assert front.stop() == 0
+
+
+FRAMED: dict[str, list[tuple[str | bytes, str | bytes]]] = {
+    "line": [("hello", "1: hello"), ("", "2: "), ("two\nlines €", "3: two lines €")],
+    "netstring": [("two\nlines €", "two\nlines €"), ("", ""), ("1:a," * 1000, "1:a," * 1000)],
+    "typed": [("hello", "HELLO"), (b"\0\xff", b"\xff\0"), ("", ""), (b"", b"")],
+    "seqpacket": [("two\nlines €", "two\nlines €"), ("", ""), ("x" * 100_000, "x" * 100_000)],
+}
+
+
+@pytest.mark.parametrize("name", FRAMED)
+def test_samples_of_framings(forkd: Forkd, name: str) -> None:
+    server = sample(forkd, f"framing-{name}.conf")
+    with server.websocket("/ws/", compression="deflate") as client:
+        assert client.protocol.extensions, "nothing is compressed"
+        if name == "netstring":
+            greeting = f"You are 127.0.0.1, and this is 127.0.0.1:{server.port}"
+            assert client.recv(timeout=30) == greeting
+        for message, answer in FRAMED[name]:
+            client.send(message)
+            assert client.recv(timeout=30) == answer
+    assert server.stop() == 0
+
+
+def test_page_of_a_framing_in_a_browser(forkd: Forkd, tmp_path: Path) -> None:
+    server = sample(forkd, "framing-typed.conf")
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(f"{server.url}/")
+
+        def lines() -> list[str]:
+            return browser.texts("#log li span")
+
+        wait_for(lambda: lines() == ["CONNECT"], what=lambda: str(lines()))
+        browser.run("document.getElementById('send').click()")
+        browser.run("text.value = 'abc'; document.getElementById('bytes').click()")
+        wait_for(lambda: len(lines()) == 5, what=lambda: str(lines()))
+        browser.run("document.getElementById('close').click()")
+        wait_for(lambda: lines()[-1] == "DISCONNECT 1000", what=lambda: str(lines()))
+        assert [line for line in lines() if line.startswith("RECV")] == [
+            "RECV HELLO",
+            "RECV bytes 99 98 97",
+        ]
+    assert server.stop() == 0
+
+
+def test_sample_of_multiplexing_in_a_browser(forkd: Forkd, tmp_path: Path) -> None:
+    server = sample(forkd, "fastcgi-mux.conf", "server.max-worker := 1\n")
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(f"{server.url}/")
+
+        def lines() -> list[str]:
+            return sorted(browser.texts("#log li span"))
+
+        for number in (1, 2):
+            browser.run("document.getElementById('open').click()")
+            wait_for(lambda n=number: f"CONNECT {n}" in lines(), what=lambda: str(lines()))
+        browser.run("document.getElementById('send').click()")
+        browser.run("document.getElementById('ask').click()")
+        expected = ["ASKED on connection 1, as number 3", "CONNECT 1", "CONNECT 2"]
+        expected += ["RECV 1: Grüße, 世界!", "RECV 2: Grüße, 世界!"]
+        wait_for(lambda: lines() == expected, what=lambda: str(lines()))
+    messages = ["Grüße", os.urandom(100_000), "", b""]
+    assert echoes(server, "/mux/", messages) == messages
+    assert server.stop() == 0

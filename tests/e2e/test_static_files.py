@@ -9,7 +9,10 @@ from e2e.harness import Forkd, Server, wait_for
 from e2e.rawhttp import Incomplete
 
 BIG = os.urandom(1 << 20) * 24
-PLAIN = 'server.max-worker = 1\nindex-file.names = ("index.html")\n'
+PLAIN = """server.max-worker = 1
+index-file.names = ("index.html")
+server.max-keep-alive-idle = 60  # a client may have to look through a large answer first
+"""
 
 
 @pytest.fixture

@@ -292,7 +292,7 @@ def test_a_stop_is_1001_and_the_backends_last_words_come(forkd: Forkd) -> None:
     pid = server.pid
     with server.websocket("/say/") as client:
         client.send("hold\n")
-        wait_for(lambda: server.status()["totals"]["tunnels"] == 1, 10)
+        assert client.recv(timeout=10) == "held"
         psutil.Process(pid).terminate()
         assert client.recv(timeout=10) == "bye"
         assert closed(client)[0] == 1001

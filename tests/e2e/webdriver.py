@@ -30,24 +30,20 @@ START_DEADLINE = 60.0
 
 
 class Browser:
-    """One browser with a profile of its own in *folder*.  A context manager; closes everything."""
+    """One browser with a profile of its own in *folder*, and *flags* beside the usual ones.
 
-    def __init__(self, folder: Path) -> None:
+    A context manager; closes everything, and gives the browser the time to write its logs.
+    """
+
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder
+        self._flags = flags
         self._driver: subprocess.Popen[str] | None = None
         self._session = ""
 
     def __enter__(self) -> Browser:
-        self._driver = subprocess.Popen(
-            [_program("chromedriver"), "--port=0"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
         try:
-            self._session = f"http://127.0.0.1:{self._port()}/session"
+            self._session = f"http://127.0.0.1:{self._start_driver()}/session"
             answer = self._ask("POST", "", {"capabilities": {"alwaysMatch": self._capabilities()}})
             self._session += f"/{answer['sessionId']}"
         except BaseException:
@@ -69,24 +65,42 @@ class Browser:
         """What the body of a JavaScript function returns in the page."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": arguments})
 
+    def wait_for(self, script: str, *arguments: Any) -> Any:
+        """What the promise that the body of a JavaScript function returns comes to."""
+        script = f"const done = [...arguments].pop(); (function() {{{script}}})(...arguments)"
+        return self._ask(
+            "POST", "/execute/async", {"script": f"{script}.then(done)", "args": arguments}
+        )
+
     def texts(self, selector: str) -> list[str]:
         """The text of every element that *selector* (CSS) finds."""
         script = "return Array.from(document.querySelectorAll(arguments[0]), e => e.textContent)"
         found: list[str] = self.run(script, selector)
         return found
 
-    def _port(self) -> int:
-        assert self._driver is not None and self._driver.stdout is not None
+    def _start_driver(self) -> int:
+        """Its port.  It takes one that is free for IPv6 and may find it taken for IPv4."""
         said = ""
-        for line in self._driver.stdout:
-            said += line
-            found = re.search(r"started successfully on port (\d+)", line)
-            if found:
-                return int(found[1])
+        for _ in range(5):
+            self._driver = subprocess.Popen(
+                [_program("chromedriver"), "--port=0"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            assert self._driver.stdout is not None
+            for line in self._driver.stdout:
+                said += line
+                found = re.search(r"started successfully on port (\d+)", line)
+                if found:
+                    return int(found[1])
+            self._driver.wait()
         raise RuntimeError(f"chromedriver did not start: {said}")
 
     def _capabilities(self) -> dict[str, Any]:
-        arguments = [*FLAGS, f"--user-data-dir={self.folder}"]
+        arguments = [*FLAGS, f"--user-data-dir={self.folder}", *self._flags]
         options = {"binary": _program("chromium"), "args": arguments}
         return {"browserName": "chrome", "goog:chromeOptions": options}
 

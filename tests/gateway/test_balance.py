@@ -7,23 +7,25 @@ from dataclasses import replace
 import pytest
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, GatewayServer, Proc, Route
+from forkd.config.backend import BackendSpec, GatewayServer, Proc, Route
 from forkd.gateway.balance import (
     Balancer,
     backend_hash,
     djb2a,
     highest_score,
+    is_short,
     least_loaded,
     next_in_turn,
 )
 from forkd.message import ConnInfo, Fields, Request
 from forkd.scoreboard import ProcState
 
-R, S, L, D, T, U = (
+R, S, L, D, X, T, U = (
     ProcState.RUNNING,
     ProcState.STARTING,
     ProcState.LISTENING,
     ProcState.DRAINING,
+    ProcState.STOPPING,
     ProcState.THROTTLED,
     ProcState.UNBOUND,
 )
@@ -58,6 +60,9 @@ class Board:
     def state(self, proc: Proc) -> ProcState:
         return self.cells[proc][0]
 
+    def retry_at(self, proc: Proc) -> float:
+        return 130.0
+
     def route(self) -> Route:
         return Route("wstunnel", "/", tuple(self.backends.values()))
 
@@ -81,17 +86,64 @@ SERVER = GatewayServer("wstunnel", ())
         ([(L, 0), (R, 9)], 1),  # what runs before what has to be started
         ([(L, 0), (L, 0)], 0),
         ([(T, 0), (U, 0)], None),
-        ([(D, 0), (L, 5)], 1),
-        ([(D, 0)], 0),
+        ([(L, 0), (D, 5)], 1),  # what is about to go before what has to be started
+        ([(D, 0), (R, 5)], 1),
+        ([(X, 0), (L, 5)], 1),
+        ([(X, 0)], 0),  # who waits there is served by the next in its place
+        ([(X, 0), (T, 0)], None),
+        ([(T, 0), (L, 0)], None),  # nothing is started beside one that cannot be
+        ([(T, 0), (L, 0), (R, 9)], 2),
+        ([(T, 0), (D, 0)], 1),
         ([(S, 0), (R, 1)], 1),  # one that has not accepted yet counts as full
         ([(S, 0), (R, 3)], 0),
         ([(S, 2), (S, 0)], 1),  # two that start: the one that nobody waits for
+        ([(L, 1), (L, 0)], 0),  # one is started for as many as it takes
+        ([(L, 2), (L, 0)], 0),
+        ([(L, 3), (L, 0)], 1),
+        ([(L, 3), (L, 3), (L, 0)], 2),
     ],
 )
 def test_least_loaded(cells, chosen):
     board = Board(a=cells)
     proc = least_loaded(board.backends["a"], board, lambda _: False)
     assert (None if proc is None else proc.number) == chosen
+
+
+@pytest.mark.parametrize(
+    "cells, short",
+    [
+        ([(R, 3), (L, 0)], True),  # a proc takes 2
+        ([(R, 2), (L, 0)], False),
+        ([(R, 3), (R, 2), (L, 0)], False),
+        ([(R, 3), (S, 0), (L, 0)], False),
+        ([(R, 3), (S, 3), (L, 0)], True),
+        ([(R, 3), (R, 3)], False),  # as many as may be
+        ([(R, 3), (T, 0)], True),
+        ([(L, 0), (L, 0)], False),  # who waits there is seen by the master
+    ],
+)
+def test_is_short(cells, short):
+    board = Board(a=cells)
+    assert is_short(board.backends["a"], board) is short
+
+
+def test_the_master_is_asked_for_procs_now_and_then():
+    clock = [100.0]
+    asked: list[float] = []
+    board = Board(a=[(R, 3), (L, 0)])
+    board.backends["a"] = spec = replace(board.backends["a"], min_procs=1, max_procs=2)
+    first, second = (Proc(spec, n, Address(f"/a-{n}"), n) for n in range(2))
+    board._procs = {spec: (first, second)}
+    board.cells = {first: (R, 2), second: (L, 0)}
+    balancer = Balancer(board, lambda: clock[0], lambda: asked.append(clock[0]))
+    balancer.taken(first)
+    assert asked == []
+    board.cells[first] = (R, 3)
+    balancer.taken(first)
+    balancer.taken(first)
+    clock[0] += 0.1
+    balancer.taken(first)
+    assert asked == [100.0, 100.1]
 
 
 def test_djb2a_is_the_published_hash():
@@ -158,6 +210,13 @@ def test_hash_depends_on_path_and_host_sticky_on_the_client():
     clients = [request(remote=f"10.0.0.{n}") for n in range(40)]
     assert len(spread(by_hash, paths)) > 1 and len(spread(by_hash, clients)) == 1
     assert len(spread(sticky, clients)) > 1 and len(spread(sticky, paths)) == 1
+
+
+def test_clients_of_a_throttled_proc_are_told_when_it_is_started_again():
+    board = Board(a=[(T, 0), (L, 0)])
+    balancer = Balancer(board, lambda: 100.0)
+    assert balancer.choose(SERVER, board.route(), request()) is None
+    assert balancer.retry_after(board.route()) == 30
 
 
 def test_a_failed_proc_is_avoided_for_its_disable_time():

@@ -20,7 +20,7 @@ from forkd.gateway.cgi import interpreter_of, serve_program
 from forkd.gateway.outcome import LocalRedirected
 from forkd.gateway.program import Program
 from forkd.message import Request
-from forkd.scoreboard import Board, size_of
+from forkd.scoreboard import LAYOUT, Board
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ class Worker:
         self.config = FakeConfig()
         self.programs = self
         self.tunnels = Tunnels()
-        self.board = Board(bytearray(size_of(1, 0)), 1, 1, ())
+        self.board = Board(bytearray(LAYOUT.size(1, 0)), 1, 1, ())
         self.live: set[Program] = set()
         self.elsewhere = 0
         self.started: list[Program] = []

@@ -10,21 +10,18 @@ import pytest
 from fakes import FakeConfig, FakeExchange, FakeWorker, make_request, rules
 
 from forkd.address import Address
+from forkd.config.backend import BackendSpec, GatewayServer, Proc, Route
 from forkd.config.model import (
-    BackendSpec,
     CgiSettings,
     DebugSettings,
     ErrorSettings,
-    GatewayServer,
     HookSettings,
     Limits,
-    Proc,
     RequestConfig,
-    Route,
     ServerSettings,
     StaticSettings,
 )
-from forkd.errors import BackendUnreachable, ClientGone, NoBackend
+from forkd.errors import BackendBroken, ClientGone, NoBackend
 from forkd.gateway import dispatch
 from forkd.gateway.outcome import Approved, LocalRedirected
 from forkd.message import Fields, Head
@@ -408,7 +405,7 @@ def test_any_other_failure_is_a_500(root, monkeypatch, error, caplog):
     assert caplog.records
 
 
-@pytest.mark.parametrize("error", [BackendUnreachable("gone"), RuntimeError("x"), EOFError("x")])
+@pytest.mark.parametrize("error", [BackendBroken("gone"), RuntimeError("x"), EOFError("x")])
 def test_what_has_begun_is_cut_short(root, monkeypatch, error):
     def gateway(exchange, server, route, worker):
         exchange.respond(Head(200, length=10))

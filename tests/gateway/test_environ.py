@@ -8,7 +8,8 @@ import pytest
 from fakes import CLIENT, make_request
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, RequestConfig
+from forkd.config.backend import BackendSpec
+from forkd.config.model import RequestConfig
 from forkd.errors import BadRequest
 from forkd.gateway.environ import Dialect, environ_for
 from forkd.message import ConnInfo, Request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ from fakes import FakeExchange, FakeWorker, make_request
 from memory_port import MemoryPort
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, GatewayServer, Proc, RequestConfig, Route
+from forkd.config.backend import BackendSpec, GatewayServer, Proc, Route
+from forkd.config.model import RequestConfig
+from forkd.errors import Refused
 from forkd.gateway.conversation import Backend
 from forkd.gateway.fastcgi import FastCgi
+from forkd.gateway.mux_port import MuxPort
 from forkd.message import Request
 from forkd.protocol.conversation import Complete
 from forkd.protocol.fastcgi import (
+    KEEP_CONN,
     ProtocolStatus,
     RecordDecoder,
     RecordType,
@@ -151,3 +156,55 @@ def test_what_becomes_of_the_connection(
     conversation.done(used, reusable)
     assert worker.pool.kept == kept
     assert used.port.closing is not bool(kept)
+
+
+# -- on a shared connection ---------------------------------------------------------------------
+
+
+class Carrier:
+    """A connection that lets go of everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: 0
+
+
+def shared(number: int, spec: BackendSpec = SPEC) -> Backend:
+    return Backend(MuxPort(Carrier(), number), "app", Proc(spec, 0, spec.address, 0))
+
+
+@pytest.mark.parametrize("fields", [{}, UPGRADE])
+def test_a_request_on_a_shared_connection_has_a_number_and_leaves_it_open(
+    fields: dict[str, str],
+) -> None:
+    request = make_request("/app/x", fields=fields)
+    encoder, parser = fastcgi(request).begin(request, 0, shared(7))
+    records = RecordDecoder().feed(encoder.head() + encoder.end())
+    assert {record.request_id for record in records} == {7}
+    assert records[0].content[2] == KEEP_CONN
+    assert parser.feed(OK) == []  # another's
+    own = encode_record(RecordType.STDOUT, 7, b"A: b\n\n")
+    assert len(parser.feed(own + encode_end(7, 0, ProtocolStatus.REQUEST_COMPLETE))) == 2
+
+
+def test_a_shared_connection_is_not_kept_by_its_requests() -> None:
+    spec = replace(SPEC, keep_conn=2, multiplex=9)
+    conversation = fastcgi(make_request("/app/x"), spec)
+    used = shared(7, spec)
+    conversation.done(used, True)
+    assert used.port.bytes_in == 0  # the worker has no pool: nobody asked for it
+
+
+def test_an_overloaded_proc_is_avoided_and_no_other() -> None:
+    avoided: list[Proc] = []
+    for status, expected in ((ProtocolStatus.OVERLOADED, 1), (ProtocolStatus.CANT_MPX_CONN, 0)):
+        avoided.clear()
+        request = make_request("/app/x")
+        conversation = fastcgi(request)
+        worker: Any = conversation.worker
+        worker.balancer = SimpleNamespace(avoid=avoided.append)
+        used = backend()
+        _, parser = conversation.begin(request, 0, used)
+        with pytest.raises(Refused):
+            parser.feed(encode_end(1, 0, status))
+        conversation.abort(used, "refused")
+        assert len(avoided) == expected

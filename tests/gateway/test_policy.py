@@ -8,7 +8,8 @@ import pytest
 from fakes import make_request
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, GatewayServer, Limits, RequestConfig, Route
+from forkd.config.backend import BackendSpec, GatewayServer, Route
+from forkd.config.model import Limits, RequestConfig
 from forkd.gateway.policy import (
     Streaming,
     Upgrade,

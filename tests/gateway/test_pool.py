@@ -8,7 +8,7 @@ import pytest
 from memory_port import MemoryPort
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, Proc
+from forkd.config.backend import BackendSpec, Proc
 from forkd.gateway.pool import Pool
 from forkd.net.port import FdPort, Peer
 

@@ -16,7 +16,7 @@ import pytest
 from forkd.gateway import program as module
 from forkd.gateway.program import Program
 from forkd.metrics import Column
-from forkd.scoreboard import Board, size_of
+from forkd.scoreboard import LAYOUT, Board
 from forkd.unix.spawn import spawn_cgi
 from forkd.worker.programs import ProgramSet
 
@@ -186,7 +186,7 @@ def test_last_words_are_logged_when_a_program_is_reaped(
 
 @pytest.fixture
 def board() -> Board:
-    board = Board(bytearray(size_of(4, 0)), 1, 4, ())
+    board = Board(bytearray(LAYOUT.size(4, 0)), 1, 4, ())
     board.claim(2, 1)
     board.row(1)[Column.PID] = 4711
     board.row(1)[Column.CGI_PROGRAMS] = 5

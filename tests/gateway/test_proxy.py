@@ -9,15 +9,8 @@ from fakes import FakeExchange, make_request
 from memory_port import MemoryPort
 
 from forkd.address import Address
-from forkd.config.model import (
-    BackendSpec,
-    GatewayServer,
-    Proc,
-    ProxyHeader,
-    ProxySettings,
-    RequestConfig,
-    Route,
-)
+from forkd.config.backend import BackendSpec, GatewayServer, Proc, Route
+from forkd.config.model import ProxyHeader, ProxySettings, RequestConfig
 from forkd.errors import MethodNotAllowed, NoBackend
 from forkd.gateway import proxy
 from forkd.gateway.conversation import Backend
@@ -56,6 +49,9 @@ class FakeBalancer:
 
     def choose(self, server, route, request):
         return None if self.avoided else self._proc
+
+    def taken(self, proc):
+        pass
 
     def avoid(self, proc):
         self.avoided.append(proc)

@@ -10,7 +10,8 @@ from fakes import FakeExchange, FakeWorker, make_request
 from memory_port import MemoryPort
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, GatewayServer, Proc, RequestConfig, Route
+from forkd.config.backend import BackendSpec, GatewayServer, Proc, Route
+from forkd.config.model import RequestConfig
 from forkd.errors import BadRequest, HeadTooLarge
 from forkd.gateway.conversation import Backend
 from forkd.gateway.scgi import Scgi

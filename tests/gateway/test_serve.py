@@ -10,13 +10,7 @@ import pytest
 from fakes import FakeConfig, FakeExchange, make_request
 from memory_port import HIGH_WATER, MemoryPort
 
-from forkd.config.model import (
-    Features,
-    Limits,
-    RequestConfig,
-    ServerSettings,
-    StaticSettings,
-)
+from forkd.config.model import Features, Limits, RequestConfig, ServerSettings, StaticSettings
 from forkd.errors import (
     BackendBroken,
     BackendTimeout,
@@ -24,10 +18,13 @@ from forkd.errors import (
     ClientGone,
     LengthRequired,
     MethodNotAllowed,
+    NoBackend,
     RangeNotSatisfiable,
+    Refused,
     Truncated,
 )
 from forkd.gateway import base
+from forkd.gateway.base import MAX_ATTEMPTS
 from forkd.gateway.conversation import Backend, Terms
 from forkd.gateway.link import MAX_INTERIM
 from forkd.gateway.outcome import Approved, LocalRedirected
@@ -67,6 +64,8 @@ class Parser(CgiParser):
         if data.startswith(b"{"):
             text, _, data = data[1:].partition(b"}")
             return [Stderr(text), *self.feed(data)]
+        if bytes(data) == b"refused":
+            raise Refused("not now")
         keeps = data.endswith(b"!")
         events = super().feed(data.removesuffix(b"!"))
         return [*events, Complete(True)] if keeps else events
@@ -75,7 +74,15 @@ class Parser(CgiParser):
 class Talk:
     """A conversation with the *ports* of backends, one for each ``connect``."""
 
-    def __init__(self, *ports, terms=None, needs_length=True, authorizes=False, kept=False):
+    def __init__(
+        self,
+        *ports,
+        terms=None,
+        needs_length=True,
+        authorizes=False,
+        kept=False,
+        shared=False,
+    ):
         self.ports = list(ports)
         self.needs_length = needs_length
         self.authorizes = authorizes
@@ -84,11 +91,12 @@ class Talk:
         self.script: str | None = None
         self._terms = terms or Terms()
         self._kept = kept
+        self._shared = shared
 
     def connect(self, fresh=False):
         self.calls.append("fresh" if fresh else "connect")
         port = self.ports[self.calls.count("fresh")]
-        return Backend(port, "backend", is_kept=self._kept and not fresh)
+        return Backend(port, "backend", None, None, self._kept and not fresh, self._shared)
 
     def terms(self, backend):
         return self._terms
@@ -564,6 +572,55 @@ def test_what_is_not_idempotent_or_has_begun_is_not_sent_twice(run):
         port.receive_eof()
         assert isinstance(r.result(), BackendBroken), request
         assert r.talk.calls == ["connect", "abort"]
+
+
+def test_a_shared_connection_that_ends_before_it_heard_of_the_request(run):
+    for written, sent_again in ((False, True), (True, False)):
+        dead, fresh = MemoryPort(), MemoryPort()
+        dead.blocked = not written
+        r = run(Talk(dead, fresh, shared=True), method="POST", body=[b"x"])
+        dead.receive_eof()
+        settle()
+        assert fresh.take() == (b"<POST /app 1>[x]." if sent_again else b"")
+        fresh.receive(HEAD + b"ok")
+        fresh.receive_eof()
+        assert (r.result() is None) is sent_again
+
+
+def test_a_request_that_is_refused_is_sent_again_if_all_of_it_is_here(run):
+    ports = [MemoryPort() for _ in range(MAX_ATTEMPTS)]
+    r = run(Talk(*ports), method="POST", body=[b"x"])
+    for port in ports[:-1]:
+        port.receive(b"refused")
+        settle()
+    assert ports[-1].take() == b"<POST /app 1>[x]."
+    ports[-1].receive(HEAD + b"ok")
+    ports[-1].receive_eof()
+    assert r.result() is None and r.client.body == b"ok"
+
+
+def test_a_request_that_all_refuse(run):
+    ports = [MemoryPort() for _ in range(MAX_ATTEMPTS)]
+    r = run(Talk(*ports))
+    for port in ports:
+        port.receive(b"refused")
+        settle()
+    error = r.result()
+    assert isinstance(error, NoBackend) and "not now" in str(error)
+
+
+def test_a_request_is_not_sent_again_once_it_was_answered(run):
+    port = MemoryPort()
+    r = run(Talk(port))
+    r.answer(HEAD + b"part", b"refused", eof=False)
+    assert isinstance(r.result(), Refused)
+
+
+def test_a_request_that_is_refused_while_it_comes(run):
+    port = MemoryPort()
+    r = run(Talk(port), method="PUT", content_length=5, config=settings(2))
+    port.receive(b"refused")
+    assert isinstance(r.result(), Refused)
 
 
 # -- clients that leave -----------------------------------------------------------------------

@@ -51,10 +51,23 @@ def test_small_is_in_memory(tmp_path):
         spool.append(b"x")
 
 
-def test_files_stay_below_their_size(tmp_path):
-    with filled(tmp_path, MEMORY, 1000) as spool:
-        sizes = {os.fstat(file.file.fileno()).st_size for file in spool._files}
-        assert max(sizes) == 1000
+def sizes(spool: Spool) -> list[int]:
+    return [os.fstat(file.file.fileno()).st_size for file in spool._files]
+
+
+def test_files_are_few_however_much_there_is(tmp_path):
+    with filled(tmp_path, 700, 1000) as spool:
+        assert sizes(spool)[:5] == [1000, 1000, 2000, 4000, 8000]
+        assert len(sizes(spool)) == 9
+
+
+def test_files_stay_small_while_they_are_given_back(tmp_path):
+    with Spool((str(tmp_path),), 1000) as spool:
+        spool.append(bytes(MEMORY))
+        for _ in range(200):
+            spool.append(bytes(500))
+            spool.forget(spool.size - 1500)
+            assert max(sizes(spool)) <= 2000 and len(spool._files) <= 2
 
 
 def test_a_folder_without_room_is_given_up_for_the_next(tmp_path, caplog):
@@ -85,7 +98,7 @@ def test_a_disk_that_becomes_full(tmp_path, monkeypatch):
 def test_what_is_forgotten_is_given_back(tmp_path):
     with filled(tmp_path, MEMORY, 1000) as spool:
         count = len(spool._files)
-        spool.forget(MEMORY + 2500)
+        spool.forget(MEMORY + 2500)  # amid the third, the first of 2000
         assert len(spool._files) == count - 2
         assert spool.read(MEMORY + 2500, 5) == DATA[MEMORY + 2500 : MEMORY + 2505]
         spool.forget(spool.size)

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, Proc
+from forkd.config.backend import BackendSpec, Proc
 from forkd.gateway.verdict import Judge, is_exiting
 
 PROC = Proc(BackendSpec("wstunnel", "/", "", Address("/s")), 0, Address("/s-0"), 0)

@@ -8,7 +8,8 @@ import pytest
 from fakes import FakeConfig, FakeExchange, make_request
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, RequestConfig, StaticSettings
+from forkd.config.backend import BackendSpec
+from forkd.config.model import RequestConfig, StaticSettings
 from forkd.errors import BackendBroken, Forbidden, ForkdError, NotFound
 from forkd.gateway.conversation import Terms
 from forkd.gateway.xsendfile import NamedFile, named_files, serve

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 from h2_frames import (
@@ -21,9 +23,12 @@ from h2_frames import (
 )
 
 from forkd.config.model import ServerSettings
+from forkd.http import stream_port
 from forkd.http.exchange import Exchange
+from forkd.http.h2_exchange import H2Exchange
 from forkd.message import Fields, Head
-from forkd.protocol.http2 import STREAM_WINDOW
+from forkd.net.blocking import COPY_PIECE
+from forkd.protocol.h2_stream import STREAM_WINDOW
 
 BEGIN = PREFACE + frame(4, 0, 0)
 
@@ -110,6 +115,14 @@ def test_an_answer_that_wants_no_body_resets_the_rest(connect: Any) -> None:
     assert (seen.status, seen.ended, seen.rst) == ({1: 200}, {1}, {1: "NO_ERROR"})
 
 
+def test_of_a_body_that_nobody_wants_no_more_is_asked_for(connect: Any) -> None:
+    client = connect(sends(3))
+    body = frame(DATA, 0, 1, bytes(16384)) * 3
+    seen = Seen().feed(client.send(BEGIN + headers(1, POST, ended=False) + body))
+    assert seen.ended == {1} and seen.rst == {1: "NO_ERROR"}
+    assert 1 not in seen.windows
+
+
 def test_windows_hold_an_answer_up(connect: Any) -> None:
     client = connect(sends(1000))
     seen = Seen().feed(client.send(BEGIN + settings(window=100) + headers(1)))
@@ -120,6 +133,102 @@ def test_windows_hold_an_answer_up(connect: Any) -> None:
     assert len(seen.body[1]) == 110
     seen.feed(client.send(settings(window=5000)))
     assert len(seen.body[1]) == 1000 and seen.ended == {1}
+
+
+def test_of_a_file_that_nobody_takes_one_piece_is_held(connect: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(5 * COPY_PIECE))
+    ports = []
+
+    def handler(exchange: Exchange) -> None:
+        assert isinstance(exchange, H2Exchange)
+        ports.append(exchange._port)
+        exchange.respond(Head(200, Fields(), 5 * COPY_PIECE))
+        with (tmp_path / "file").open("rb") as file:
+            exchange.send_file(file.fileno(), 0, 5 * COPY_PIECE)
+        exchange.finish()
+
+    client = connect(handler)
+    seen = Seen().feed(client.send(PREFACE + settings(window=0) + headers(1)))
+    assert ports[0].queued == COPY_PIECE
+    for _ in range(5):
+        credit = window(1, COPY_PIECE) + window(0, COPY_PIECE)
+        seen.feed(client.send(credit))
+    assert len(seen.body[1]) == 5 * COPY_PIECE and seen.ended == {1}
+
+
+def breaks(exchange: Exchange) -> None:
+    raise RuntimeError("a bug")
+
+
+def breaks_late(exchange: Exchange) -> None:
+    exchange.respond(Head(200, Fields(), 5))
+    exchange.write(b"ab")
+    raise RuntimeError("a bug")
+
+
+def cut_short(exchange: Exchange) -> None:
+    exchange.respond(Head(200, Fields(), 5))
+    exchange.write(b"ab")
+    exchange.finish()
+
+
+def forgets(exchange: Exchange) -> None:
+    pass
+
+
+def leaves_open(exchange: Exchange) -> None:
+    exchange.respond(Head(200, Fields(), 2))
+    exchange.write(b"abcdef")
+
+
+@pytest.mark.parametrize(
+    ("handler", "status", "rst", "mark"),
+    [
+        (breaks, 500, None, "X"),
+        (breaks_late, 200, "INTERNAL_ERROR", "X"),
+        (cut_short, 200, "INTERNAL_ERROR", "X"),
+        (forgets, 500, None, "+"),
+        (leaves_open, 200, None, "+"),
+    ],
+)
+def test_whatever_a_handler_does_its_stream_ends(
+    connect: Any, handler: Any, status: int, rst: str | None, mark: str
+) -> None:
+    client = connect(handler)
+    seen = Seen().feed(client.send(BEGIN + headers(1)))
+    assert seen.status == {1: status}
+    assert (seen.ended, seen.rst) == ((set(), {1: rst}) if rst else ({1}, {}))
+    assert [(entry.status, entry.mark) for entry in client.entries] == [(status, mark)]
+    assert client.service.streams == 0
+    if handler is leaves_open:
+        assert seen.body == {1: b"ab"}
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_trailers_follow_the_body_however_long_it_waits(connect: Any, size: int) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.respond(Head(200, Fields()))
+        exchange.write(bytes(size))
+        exchange.finish(Fields([("X-Sum", "7"), ("Connection", "x"), ("X-Two", " a\r\nb ")]))
+
+    client = connect(handler)
+    seen = Seen().feed(client.send(BEGIN + settings(window=100) + headers(1)))
+    assert len(seen.body.get(1, b"")) == min(size, 100)
+    if size:
+        assert not seen.trailers and not seen.ended
+        seen.feed(client.send(window(1, 1000)))
+    assert len(seen.body.get(1, b"")) == size
+    assert seen.trailers == {1: {"x-sum": "7", "x-two": "a  b"}}
+    assert (seen.ended, seen.rst) == ({1}, {})
+
+
+def test_no_trailers_where_there_is_no_body(connect: Any) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.respond(Head(204, Fields()))
+        exchange.finish(Fields([("X-Sum", "7")]))
+
+    seen = Seen().feed(connect(handler).send(BEGIN + headers(1)))
+    assert (seen.status, seen.ended, seen.trailers, seen.rst) == ({1: 204}, {1}, {}, {})
 
 
 def asks(stream: int, priority: str) -> bytes:
@@ -247,12 +356,37 @@ def test_a_drain_takes_what_is_on_its_way(connect: Any) -> None:
     assert client.port.closing and client.is_over
 
 
+def test_a_full_worker_serves_one_stream_of_a_connection(connect: Any) -> None:
+    client = connect(Tunnels())
+    client.service.has_room = lambda: False
+    opened = b"".join(headers(number, CONNECT, ended=False) for number in (1, 3))
+    seen = Seen().feed(client.send(BEGIN + opened))
+    assert seen.status == {1: 200} and seen.rst == {3: "REFUSED_STREAM"}
+    client.service.has_room = lambda: True
+    seen.feed(client.send(headers(5, CONNECT, ended=False)))
+    assert seen.status == {1: 200, 5: 200}
+
+
 def test_an_idle_connection_is_closed_politely(connect: Any) -> None:
     client = connect()
     client.send(BEGIN + headers(1))
     client.do(client.service.close_idle)
     assert Seen().feed(client.port.take()).goaway == ["NO_ERROR"]
     assert client.port.closing
+
+
+def test_a_refusal_that_nobody_takes_ends_by_itself(
+    connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_port, "STUCK", 0.05)
+    client = connect()
+    seen = Seen().feed(client.send(PREFACE + settings(window=0)))
+    seen.feed(client.send(headers(1, [*GET, ("content-length", "x")], ended=True)))
+    assert seen.status == {1: 400} and not seen.rst
+    with gevent.Timeout(15):
+        while not seen.feed(client.port.take()).rst:
+            gevent.sleep(0.01)
+    assert seen.rst == {1: "CANCEL"}
 
 
 def test_a_lost_connection_ends_every_stream(connect: Any) -> None:

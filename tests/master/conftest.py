@@ -18,8 +18,9 @@ import pytest
 
 from forkd import control, log
 from forkd.address import Address
-from forkd.channel import DRAIN, FINISH, READY, REOPEN, STOP, WorkerStart
-from forkd.config.model import BackendSpec, Config, ListenerSpec, RequestConfig, ServerSettings
+from forkd.channel import DRAIN, FINISH, READY, REOPEN, SERVE, STOP, WorkerStart
+from forkd.config.backend import BackendSpec
+from forkd.config.model import Config, ListenerSpec, RequestConfig, ServerSettings
 from forkd.errors import ConfigError, StartError
 from forkd.log import LogFiles, LogPlan
 from forkd.master.master import Master, MasterOptions
@@ -35,6 +36,14 @@ print STDERR "echo pid $$\\n";
 while (1) {
     accept(my $c, $l) or die "accept: $!";
     while (sysread($c, my $data, 4096)) { syswrite($c, $data) }
+    close($c);
+}
+"""
+NODELAY = """#!/usr/bin/perl
+use strict; use warnings; use IO::Socket; use Socket qw(:DEFAULT IPPROTO_TCP TCP_NODELAY);
+my $l = IO::Socket->new_from_fd(0, 'r+') or die "fd 0: $!";
+while (accept(my $c, $l)) {
+    syswrite($c, unpack('i', getsockopt($c, IPPROTO_TCP, TCP_NODELAY)) ? 'yes' : 'no');
     close($c);
 }
 """
@@ -66,9 +75,10 @@ def serve(start: WorkerStart) -> int:
     """A worker: greets each client with ``pid generation``, holds him until he leaves."""
     start.board.mine[Column.STATE] = WorkerState.READY
     start.channel.send(READY)
-    listeners = [sock for _, sock in start.listeners]
+    listeners: list[socket.socket] = []
     clients: list[socket.socket] = []
-    while listeners or clients:
+    drains = False
+    while not drains or clients:
         start.board.mine.tick()
         ready, _, _ = select.select([start.channel, *listeners, *clients], [], [], 0.05)
         for sock in ready:
@@ -76,8 +86,10 @@ def serve(start: WorkerStart) -> int:
                 order, fds, _, _ = socket.recv_fds(start.channel, 1, 250)
                 if order == REOPEN:
                     start.logs.adopt(fds)
+                elif order == SERVE:
+                    listeners = [sock for _, sock in start.listeners]
                 elif order == DRAIN:
-                    listeners = []
+                    listeners, drains = [], True
                 elif order in (FINISH, STOP, b""):
                     return 0
             elif sock in listeners:
@@ -270,7 +282,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def programs() -> dict[str, str]:
-    return {"dies": DIES, "echo": ECHO, "stubborn": STUBBORN}
+    return {"dies": DIES, "echo": ECHO, "nodelay": NODELAY, "stubborn": STUBBORN}
 
 
 @pytest.fixture(name="eventually")
@@ -285,4 +297,4 @@ def _is_alive() -> Callable[[int], bool]:
 
 @pytest.fixture
 def mains() -> dict[str, Callable[[WorkerStart], int]]:
-    return {"deaf": deaf, "never_ready": never_ready}
+    return {"deaf": deaf, "never_ready": never_ready, "serve": serve}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from forkd.address import Address
 from forkd.config.model import Features, ListenerSpec
@@ -44,6 +47,19 @@ def test_ready_means_that_workers_accept(server: Any) -> None:
     assert status["state"] == "serving"
     assert worker in [one["pid"] for one in status["workers"]]
     assert {one["number"] for one in status["workers"]} == {0, 1}
+
+
+def test_a_pid_file_that_cannot_be_written_ends_the_start(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: pidfile.PidFile, pid: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pidfile.PidFile, "write", write)
+    server.start()
+    assert server.ready == f"1 pid file {server.pid_file}: No space left on device"
+    assert server.wait() == 101
+    assert not server.pid_file.exists()
 
 
 def test_titles(server: Any) -> None:
@@ -184,14 +200,28 @@ def test_tcp_backend_and_its_successor_share_the_socket(
     assert talk() == b"x"
 
 
+def test_what_a_tcp_backend_accepts_sends_at_once(server: Any, programs: Any) -> None:
+    port = server.config.listeners[0].address.port
+    spec = replace(server.backend("t", programs["nodelay"]), address=Address("127.0.0.4", port))
+    server.config = replace(server.config, backends=(spec,))
+    assert server.start().ready == "ready"
+    with socket.create_connection(("127.0.0.4", port), timeout=10) as client:
+        assert client.recv(10) == b"yes"
+
+
 def test_program_of_the_same_user_that_serves_the_path_is_adopted(
-    server: Any, programs: Any, tmp_path: Path
+    server: Any, eventually: Eventually, tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind(str(tmp_path / "b-0"))
         stranger.listen()
         server.config = replace(server.config, backends=(server.backend("b"),))
         assert server.start().ready == "ready"
+        assert (server.procs()[0]["state"], server.procs()[0]["pid"]) == ("running", 0)
+        backend = server.backend("b", disable_time=7)
+        server.next(replace(server.config, backends=(backend,)))
+        assert server.ask("reload")["ok"]
+        eventually(lambda: len(server.procs()) == 1)
         assert (server.procs()[0]["state"], server.procs()[0]["pid"]) == ("running", 0)
         server.signal(signal.SIGTERM)
         assert server.wait() == 0

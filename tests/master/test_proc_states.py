@@ -16,8 +16,17 @@ LIVES = [
     ("waits after an early death",
      [E.BIND, E.SPAWN, E.DIED_EARLY, E.DELAY_OVER, E.SPAWN], S.STARTING),
     ("is dropped while it waits", [E.BIND, E.SPAWN, E.DIED_EARLY, E.DROP], S.UNBOUND),
+    ("is retired, and comes back when somebody waits",
+     [E.BIND, E.SPAWN, E.ACCEPTED, E.RETIRE, E.EMPTY, E.EXITED, E.SPAWN], S.STARTING),
+    ("is needed while it drains",
+     [E.BIND, E.SPAWN, E.ACCEPTED, E.RETIRE, E.TAKEN], S.RUNNING),
+    ("dies while it drains",
+     [E.BIND, E.SPAWN, E.ACCEPTED, E.RETIRE, E.DIED_EARLY, E.DELAY_OVER], S.LISTENING),
+    ("is being retired when the server ends",
+     [E.BIND, E.SPAWN, E.ACCEPTED, E.RETIRE, E.EMPTY, E.END, E.EXITED, E.DROP], S.UNBOUND),
     ("is ended before it accepted", [E.BIND, E.SPAWN, E.END], S.STOPPING),
     ("belongs to somebody else", [E.ADOPT, E.DROP], S.UNBOUND),
+    ("belongs to others, and is taken over from the last", [E.ADOPT, E.ADOPT, E.BIND], S.LISTENING),
 ]  # fmt: skip
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from forkd.address import Address
-from forkd.config.model import BackendSpec, Config, ListenerSpec, RequestConfig, ServerSettings
+from forkd.config.backend import BackendSpec
+from forkd.config.model import Config, ListenerSpec, RequestConfig, ServerSettings
 from forkd.errors import ConfigError, StartError
-from forkd.master.loading import Loading, Result
+from forkd.master.loading import Loading, Result, _unpack
 from forkd.master.loop import Loop
 from forkd.master.reload import OnOutcome, Reloads, plan
 from forkd.unix.reap import Reaper
@@ -127,6 +130,18 @@ def test_stop_drops_it_and_answers_all(bench: Bench) -> None:
     assert bench.outcomes == []
 
 
+def test_what_cannot_even_be_loaded_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(on_result: Callable[[Result], None]) -> NoReturn:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(bench.reloads, "_start_loading", fail)
+    bench.ask("one")
+    assert str(bench.answers[0][1]) == "the configuration cannot be loaded: no more processes"
+    assert bench.reloads.is_idle
+
+
 # -- loading in a process of its own ----------------------------------------------------------
 
 
@@ -168,6 +183,10 @@ def test_refusals_come_back_with_their_code(error: Exception, text: str, code: i
     found, _ = outcome_of(raises(error))
     assert isinstance(found, StartError)
     assert (str(found), found.exit_code) == (text, code)
+
+
+def test_a_load_that_was_cut_off() -> None:
+    assert isinstance(_unpack(b"C" + pickle.dumps(OLD)[:-9]), StartError)
 
 
 def test_cancelled_load_ends_with_all_it_started() -> None:

@@ -3,11 +3,13 @@ does."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 import pytest
 
@@ -126,3 +128,16 @@ def test_a_group_without_its_leader_is_killed_at_once() -> None:
         return go_on(loop, reaper, lambda: not groups_of(pid))
 
     assert in_a_master(run)
+
+
+def test_a_session_that_cannot_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(session: int) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module, "groups_of", fail)
+    loop = Loop()
+    Strays(loop, Reaper()).take_over("worker 1", os.getpid())
+    assert "worker 1: what it left behind is not known: Too many open files" in caplog.text
+    loop.close()

@@ -11,6 +11,7 @@ import pytest
 from forkd.address import Address
 from forkd.net.blocking import BlockingPort
 from forkd.net.connect import HEAD_START, _Race, connect, connect_first
+from forkd.net.packet_port import PacketPort
 from forkd.net.port import FdPort
 
 
@@ -30,6 +31,18 @@ def test_unix_and_tcp(tmp_path):
         port.abort("done")
         accepted.close()
         server.close()
+
+
+def test_packets(tmp_path):
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.bind(path)
+        server.listen()
+        port = connect(Address(path), 5, packets=True)
+        assert isinstance(port, PacketPort)
+        port.abort("done")
+        with pytest.raises(OSError, match="wrong type"):
+            connect(Address(path), 5)
 
 
 def test_refused_names_the_address(tmp_path):

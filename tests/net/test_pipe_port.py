@@ -13,7 +13,7 @@ import pytest
 
 from forkd.net.blocking import BlockingPort
 from forkd.net.pipe_port import CLOSED, PipePort
-from forkd.net.port import HIGH_WATER, FdPort
+from forkd.net.port import HIGH_WATER, FdPort, Peer
 
 
 class Listener:
@@ -255,3 +255,15 @@ def test_a_program_that_has_closed_both_is_gone(program: Program) -> None:
     program.port.write(b"anybody there?")
     until(lambda: heard.said[-1] == "close:Broken pipe")
     assert program.left == [True]
+
+
+def test_the_end_of_a_pipe_is_no_loss():
+    """A client on pipes may have said all it has to say while it is not read."""
+    program = make()
+    assert program.port.peer is Peer.OPEN
+    os.write(program.stdout, b"x")
+    program.close("stdout")
+    assert program.port.peer is Peer.ENDED
+    program.port.abort("")
+    assert program.port.peer is Peer.LOST
+    program.close("stdin")

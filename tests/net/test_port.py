@@ -158,6 +158,15 @@ def test_close_flushes_discards_input_and_ends_at_eof(pair):
     assert heard.closed == [""] and not heard.data
 
 
+def test_a_pause_does_not_hold_up_a_close(pair):
+    port, theirs = pair
+    heard = Listener(port)
+    port.close(linger=60)
+    port.pause()
+    theirs.close()
+    until(lambda: heard.closed)
+
+
 def test_close_gives_up_after_linger(pair):
     port, _theirs = pair
     heard = Listener(port)

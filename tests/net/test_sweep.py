@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forkd.net.sweep import check
-from forkd.net.tunnel import Clocks, Traffic, TunnelTimes
+from forkd.net.tunnel_handle import Clocks, Traffic, TunnelTimes
 
 
 class FakeTunnel:
@@ -128,6 +128,14 @@ def test_a_missing_pong_ends_the_tunnel():
     tunnel.passes(4)
     assert (1001, "ping_timeout") not in tunnel.said
     tunnel.passes(1)
+    assert tunnel.said[-1] == (1001, "ping_timeout")
+
+
+def test_a_pong_may_come_late_while_something_comes():
+    tunnel = FakeTunnel(ping_interval=1)
+    tunnel.passes(20, client_in=1)
+    assert (1001, "ping_timeout") not in tunnel.said
+    tunnel.passes(4)
     assert tunnel.said[-1] == (1001, "ping_timeout")
 
 

@@ -347,6 +347,25 @@ def test_reading_is_bounded_by_the_pause(connect: Connect) -> None:
     sending.get()
 
 
+def test_an_end_is_not_told_to_who_has_just_paused(connect: Connect) -> None:
+    """It has come in one read with the last bytes."""
+    pair = connect()
+
+    class Pausing(Listener):
+        def on_data(self, data: memoryview) -> None:
+            super().on_data(data)
+            pair.port.pause()
+
+    pair.peer.session.write(b"the last")
+    heard = Pausing(pair.port)
+    pair.peer.end()
+    until(lambda: heard.data)
+    gevent.sleep(0.02)
+    assert heard.eof == 0
+    pair.port.resume()
+    until(lambda: heard.eof == 1)
+
+
 def test_a_blocking_port_keeps_to_its_limit(connect: Connect) -> None:
     pair = connect()
     port = BlockingPort(pair.port, looks=True)
@@ -477,6 +496,18 @@ def test_close_flushes_and_waits_for_the_client(connect: Connect) -> None:
     until(lambda: heard.closed)
     assert heard.closed == [""]
     assert heard.eof == 0
+
+
+def test_last_words_that_make_us_close_and_the_end_in_one_piece(connect: Connect) -> None:
+    pair = connect()
+    heard = Listener(pair.port)
+    pair.peer.session.write(b"goodbye")
+    heard.on_data = lambda data: pair.port.close(60)  # type: ignore[method-assign]
+    pair.peer.end()
+    until(lambda: pair.peer.read() == b"" and pair.peer.ended)
+    pair.peer.socket.close()
+    until(lambda: heard.closed)
+    assert heard.closed == [""]
 
 
 def test_close_does_not_wait_for_ever(connect: Connect) -> None:

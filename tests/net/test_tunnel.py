@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import gevent
 import pytest
+from gevent import get_hub
 from memory_port import HIGH_WATER, MemoryPort
 
 from forkd.net.port import Peer
-from forkd.net.tunnel import Tunnel, TunnelTimes, start_tunnel
-from forkd.protocol.tunnel import BlindCodec, Buffer, End
+from forkd.net.tunnel import Tunnel, start_tunnel
+from forkd.net.tunnel_handle import TunnelTimes
+from forkd.protocol.tunnel import MORE, BlindCodec, Buffer, End
 
 TIMES = TunnelTimes(close=0.05)
 
@@ -248,6 +252,41 @@ def test_finish_ends_the_backends_input_and_delivers_its_last_words():
     assert s.over == ["stop"]
 
 
+def test_a_tunnel_of_ours_expires_with_a_close_frame():
+    s = Set()
+    s.tunnel.expire()
+    s.tunnel.expire()
+    assert s.client.take() == b"CLOSE1012" and s.backend.closing
+    s.client.receive(b".")
+    s.both_leave()
+    assert s.over == ["drain"]
+
+
+def test_a_blind_tunnel_that_expires_ends_the_backends_input_and_is_cut_later():
+    s = Set(BlindCodec())
+    s.tunnel.expire()
+    s.tunnel.expire()
+    assert s.backend.wrote_eof and not s.backend.closing
+    s.backend.receive(b"last words")
+    assert s.client.take() == b"last words"
+    with gevent.Timeout(5):
+        while not s.client.closing:
+            gevent.sleep(0.005)
+    assert s.backend.closing and s.tunnel.code == 1012
+    s.both_leave()
+    assert s.over == ["drain"]
+
+
+def test_a_blind_tunnel_that_expires_is_over_when_its_backend_is():
+    s = Set(BlindCodec())
+    s.tunnel.expire()
+    s.backend.receive_eof()
+    assert s.client.closing
+    s.both_leave()
+    assert s.over == ["drain"]
+    gevent.sleep(2 * TIMES.close)  # its timer has gone with it
+
+
 def test_close_says_its_code_once():
     s = Set()
     s.tunnel.close(1001, "idle")
@@ -392,3 +431,173 @@ def test_a_client_that_is_lost_while_it_is_not_read():
     s.client.receive(b"x" * (HIGH_WATER + 1))
     s.tunnel.look()
     assert s.client.closed == s.backend.closed == "connection lost"
+
+
+# -- a codec that is not done with what the client has sent -------------------------------------
+
+
+class TurnsCodec(SayingCodec):
+    """Has ten bytes for the backend for each that it gets, and says them ten at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+
+    def from_client(self, data: Buffer) -> tuple[bytes, bytes]:
+        assert data or self.held
+        self.held += len(data)
+        self.held -= 1
+        if self.held:
+            self.end = MORE
+        return b"", b"x" * 10
+
+
+def rounds() -> None:
+    """Let the loop go round a few times."""
+    for _ in range(20):
+        gevent.sleep(0.001)
+
+
+def test_what_a_codec_holds_back_comes_in_the_loops_next_rounds():
+    s = Set(TurnsCodec())
+    s.client.receive(b"abc")
+    assert s.backend.take() == b"x" * 10 and s.client.paused
+    s.client.receive(b"de")  # waits behind that
+    rounds()
+    assert s.backend.take() == b"x" * 40 and not s.client.paused
+
+
+def test_others_are_heard_between_the_turns_of_a_codec():
+    s = Set(codec := TurnsCodec())
+    other, signal = os.pipe()
+    watcher = get_hub().loop.io(other, 1)
+    held: list[int] = []
+
+    def hear() -> None:
+        held.append(codec.held)
+        watcher.stop()
+
+    watcher.start(hear)
+    try:
+        s.client.receive(b"a" * 100)
+        os.write(signal, b"x")
+        with gevent.Timeout(5):
+            while s.client.paused:
+                gevent.sleep(0.001)
+        assert held[0] > 80
+    finally:
+        watcher.close()
+        os.close(other)
+        os.close(signal)
+
+
+def test_what_a_codec_holds_back_waits_for_a_full_backend():
+    s = Set(codec := TurnsCodec())
+    s.backend.blocked = True
+    s.client.receive(b"a" * HIGH_WATER)
+    with gevent.Timeout(5):
+        while s.backend.queued <= HIGH_WATER:
+            gevent.sleep(0.001)
+    rounds()
+    assert HIGH_WATER < s.backend.queued <= HIGH_WATER + 10 and s.client.paused
+    held = codec.held
+    s.client.blocked = True
+    s.backend.receive(b"y" * (HIGH_WATER + 1))
+    s.backend.unblock()
+    rounds()
+    assert codec.held == held  # the client's queue holds it, too
+    s.client.unblock()
+    with gevent.Timeout(5):
+        while s.client.paused:
+            gevent.sleep(0.001)
+    assert codec.held == 0 and len(s.backend.take()) == 10 * HIGH_WATER
+
+
+def test_a_tunnel_that_ends_forgets_what_a_codec_holds_back():
+    s = Set(TurnsCodec())
+    s.client.receive(b"abc")
+    s.tunnel.close(1001, "idle")
+    s.backend.take()
+    rounds()
+    assert s.backend.take() == b"" and s.client.take() == b"CLOSE1001"
+
+
+# -- a client that has said its last word -------------------------------------------------------
+
+
+class LastWordCodec(SayingCodec):
+    """``.`` from the client is its last word; it is answered behind the backend's."""
+
+    last_word: End | None = None
+
+    def from_client(self, data: Buffer) -> tuple[bytes, bytes]:
+        if self.last_word:
+            return b"", b""
+        text, dot, _ = bytes(data).partition(b".")
+        if dot:
+            self.peer_closed = True
+            self.last_word = End("client_close:1000", 1000)
+            self.end = self.last_word._replace(after_backend=True)
+        return b"", text.upper()
+
+    def client_eof(self) -> tuple[bytes, bytes]:
+        return (b"", b"") if self.last_word else super().client_eof()
+
+    def backend_eof(self) -> tuple[bytes, bytes]:
+        return self.close(1000, "backend_eof"), b""
+
+    def close(self, code: int, reason: str) -> bytes:
+        self.end = self.last_word or End(reason, code)
+        return b"CLOSE%d" % self.end.code
+
+
+def test_the_backends_last_answers_go_before_the_answer_to_a_close():
+    s = Set(LastWordCodec())
+    s.client.receive(b"hello.")
+    assert s.backend.take() == b"HELLO" and s.backend.wrote_eof
+    s.client.receive(b"late")
+    s.client.receive_eof()
+    s.backend.receive(b"ANSWER")
+    assert s.client.take() == b"answer" and not s.client.closing
+    s.backend.receive_eof()
+    assert s.client.take() == b"CLOSE1000" and s.client.closing
+    s.both_leave()
+    assert s.over == ["client_close:1000"]
+
+
+def test_a_backend_that_does_not_end_is_not_awaited_for_ever():
+    s = Set(LastWordCodec())
+    s.client.receive(b".")
+    with gevent.Timeout(5):
+        while not s.client.closing:
+            gevent.sleep(0.01)
+    assert s.client.take() == b"CLOSE1000" and s.backend.closing
+    s.both_leave()
+    assert s.over == ["client_close:1000"]
+
+
+def test_a_backend_that_breaks_behind_a_close():
+    s = Set(LastWordCodec())
+    s.client.receive(b".")
+    s.backend.abort("Connection reset by peer")
+    assert s.client.take() == b"CLOSE1000"
+    s.client.finish()
+    assert s.over == ["client_close:1000"]
+
+
+def test_a_client_that_leaves_behind_its_close():
+    s = Set(LastWordCodec())
+    s.client.receive(b".")
+    s.client.abort("Connection reset by peer")
+    s.backend.finish()
+    assert s.over == ["client_close:1000"]
+
+
+def test_a_stop_behind_a_close():
+    s = Set(LastWordCodec())
+    s.client.receive(b".")
+    s.tunnel.finish()
+    s.tunnel.close(1001, "stop")
+    assert s.client.take() == b"CLOSE1000"
+    s.both_leave()
+    assert s.over == ["client_close:1000"]

@@ -1,11 +1,13 @@
-"""What the echo programs behind scgi, uwsgi and fastcgi do with a request: the last part of its
-path says.  Plain Python, nothing of forkd, as if somebody else had written it.
+"""What the echo programs behind cgi, scgi, uwsgi, fastcgi and proxy do with a request: the last
+part of its path says.  Plain Python, nothing of forkd, as if somebody else had written it.
 
-/env       its variables                     /ws     a WebSocket echo
+/env       its variables                     /ws     a WebSocket echo; to "bye" it says Close 1000
 /upload    size and SHA-1 of its body        /raw    a tunnel that echoes bytes
 /download  ?N bytes                          /talk   a tunnel that says "hello" with the 101,
 /stderr    three lines to the admin                  ends its output and hears on
-/die       ?WHERE, without a proper end      /stay   ?N bytes, then nothing for a long time
+/die       ?WHERE, without a proper end      /tell   a tunnel that says its variables and ends
+/stay      ?N bytes, then nothing for long   /reset  a tunnel that is reset by the first input
+/proofless a 101 for somebody else's key     /flood  a tunnel: ?N bytes from the first input on
 
 As an authorizer it grants what has the query ``yes``.
 """
@@ -20,6 +22,7 @@ from typing import Protocol
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 PIECE = bytes(range(256)) * 256
+CLOSE, PING, PONG = 8, 9, 10
 
 
 class Gone(Exception):
@@ -37,6 +40,8 @@ class Request(Protocol):
     def write(self, data: bytes) -> None: ...
     def complain(self, text: bytes) -> None: ...
     def end_output(self) -> None: ...
+    def reset(self) -> None:
+        """End it as rudely as the transport can."""
 
 
 def note(text: str) -> None:
@@ -84,8 +89,12 @@ def _missing(request: Request) -> None:
 
 
 def _env(request: Request) -> None:
-    text = "".join(f"{name}={value}\n" for name, value in request.environ.items())
-    request.write(_head("Content-Type: text/plain") + text.encode("latin-1"))
+    request.write(_head("Content-Type: text/plain") + _variables(request))
+
+
+def _variables(request: Request) -> bytes:
+    lines = (f"{name}={value}\n" for name, value in request.environ.items())
+    return "".join(lines).encode("latin-1")
 
 
 def _authorize(request: Request) -> None:
@@ -103,8 +112,12 @@ def _upload(request: Request) -> None:
 
 
 def _download(request: Request) -> None:
-    left = _number(request)
     request.write(_head("Content-Type: application/octet-stream"))
+    _much(request)
+
+
+def _much(request: Request) -> None:
+    left = _number(request)
     while left:
         piece = PIECE[:left]
         request.write(piece)
@@ -132,9 +145,9 @@ def _die(request: Request) -> None:
     elif where == "in-body":
         request.write(_head("Content-Length: 10") + b"hello")
     elif where == "after-101":
-        request.write(_switch())
+        request.write(_switch(request))
     elif where == "in-tunnel":
-        request.write(_switch())
+        request.write(_switch(request))
         request.write(b"got " + request.read())
     note("dies")
     os._exit(3)
@@ -143,12 +156,18 @@ def _die(request: Request) -> None:
 # -- tunnels ----------------------------------------------------------------------------------
 
 
-def _switch(*more: str) -> bytes:
-    return _head("Status: 101", "Upgrade: raw", *more)
+def _switch(request: Request) -> bytes:
+    """The head of a 101, with the proof that WebSocket wants (RFC 6455 section 4.2.2)."""
+    lines = ["Status: 101", f"Upgrade: {request.environ.get('HTTP_UPGRADE', 'raw')}"]
+    key = request.environ.get("HTTP_SEC_WEBSOCKET_KEY", "").encode()
+    if key:
+        accept = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
+        lines.append(f"Sec-WebSocket-Accept: {accept}")
+    return _head(*lines)
 
 
 def _raw(request: Request) -> None:
-    request.write(_switch())
+    request.write(_switch(request))
     while data := request.read():
         request.write(data)
     note("end of input")
@@ -156,7 +175,7 @@ def _raw(request: Request) -> None:
 
 
 def _talk(request: Request) -> None:
-    request.write(_switch() + b"hello")
+    request.write(_switch(request) + b"hello")
     request.end_output()
     heard = b""
     while data := request.read():
@@ -164,22 +183,42 @@ def _talk(request: Request) -> None:
     note(f"heard {heard.decode()}")
 
 
+def _flood(request: Request) -> None:
+    request.write(_switch(request))
+    request.read()
+    _much(request)
+
+
+def _tell(request: Request) -> None:
+    request.write(_switch(request) + _variables(request))
+
+
+def _proofless(request: Request) -> None:
+    request.write(_head("Status: 101", "Upgrade: websocket", "Sec-WebSocket-Accept: x"))
+
+
+def _reset(request: Request) -> None:
+    request.write(_switch(request))
+    request.read()
+    request.reset()
+
+
 def _ws(request: Request) -> None:
-    key = request.environ.get("HTTP_SEC_WEBSOCKET_KEY", "").encode()
     if not request.environ.get("HTTP_UPGRADE"):
         request.write(_head("Status: 426") + b"no upgrade asked for")
         return
-    accept = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
-    lines = ("Status: 101", "Upgrade: websocket", f"Sec-WebSocket-Accept: {accept}")
-    request.write(_head(*lines))
+    request.write(_switch(request))
     frames = _Frames(request)
-    while True:
+    opcode = 0
+    while opcode != CLOSE:
         opcode, payload = frames.next()
-        if opcode == 9:
-            opcode = 10
-        request.write(_frame(opcode, payload))
-        if opcode == 8:
-            return
+        if payload == b"bye":
+            request.write(_frame(CLOSE, (1000).to_bytes(2, "big")))
+            opcode, _ = frames.next()
+        elif opcode == PING:
+            request.write(_frame(PONG, payload))
+        else:
+            request.write(_frame(opcode, payload))
 
 
 class _Frames:
@@ -231,5 +270,9 @@ ACTIONS = {
     "die": _die,
     "raw": _raw,
     "talk": _talk,
+    "flood": _flood,
+    "tell": _tell,
+    "reset": _reset,
+    "proofless": _proofless,
     "ws": _ws,
 }

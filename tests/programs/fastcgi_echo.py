@@ -21,6 +21,8 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._input = sock.makefile("rb")
+        if sock.family == socket.AF_INET:  # records are small, and none waits for the next
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read(self) -> tuple[int, int, bytes]:
         head = self._input.read(HEADER.size)
@@ -33,6 +35,17 @@ class Connection:
     def write(self, kind: int, request_id: int, content: bytes) -> None:
         head = HEADER.pack(1, kind, request_id, len(content), PADDING)
         self._socket.sendall(head + content + b"\xff" * PADDING)
+
+    def end(self) -> None:
+        """Without a reset, which a close would be while there is unread input."""
+        self._socket.shutdown(socket.SHUT_WR)
+        while self._input.read(65536):
+            pass
+
+    def reset(self) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+        self._input.close()  # it shares the descriptor
 
 
 class Request:
@@ -78,6 +91,10 @@ class Request:
         self._output_is_over = True
         self._connection.write(STDOUT, self._id, b"")
 
+    def reset(self) -> None:
+        self._connection.reset()
+        raise Gone("reset by itself")
+
     def end(self) -> None:
         if not self._output_is_over:
             self.end_output()
@@ -115,6 +132,7 @@ def serve(sock: socket.socket, number: int) -> None:
                 handle(request)
                 request.end()
                 if not request.keeps:
+                    connection.end()
                     return
         except (Gone, OSError):
             return

@@ -3,7 +3,7 @@
 
 flood N    write N bytes, as fast as they are taken
 half FILE  say "half", half-close, and write what still comes into FILE
-hold       read until the end, then say "bye" and close
+hold       say "held", read until the end, then say "bye" and close
 exit N     exit with status N
 bytes HEX  write these bytes, then close
 mute       never say anything
@@ -33,6 +33,7 @@ def serve(sock: socket.socket) -> None:
                 while data := sock.recv(65536):
                     out.write(data)
         elif command == "hold":
+            sock.sendall(b"held")
             while sock.recv(65536):
                 pass
             sock.sendall(b"bye")

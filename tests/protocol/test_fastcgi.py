@@ -36,7 +36,7 @@ def decoded(data: bytes, step: int) -> list[Record]:
         piece = bytearray(data[at : at + step])
         records += [Record(kind, who, bytes(text)) for kind, who, text in decoder.feed(piece)]
         piece[:] = b"?" * len(piece)
-    assert decoder.take_unfinished() == b""
+    assert decoder.is_empty
     return records
 
 
@@ -65,16 +65,6 @@ def test_records_with_any_padding_cut_anywhere(records: list, step: int) -> None
 def test_the_largest_record_byte_by_byte() -> None:
     wire = padded(6, 1, b"x" * MAX_CONTENT, 255)
     assert decoded(wire, 1) == [Record(6, 1, b"x" * MAX_CONTENT)]
-
-
-def test_an_unfinished_record_can_be_taken_over() -> None:
-    wire = encode_record(RecordType.STDOUT, 1, b"one") + encode_record(RecordType.STDOUT, 1, b"two")
-    for cut in range(len(wire)):
-        first = RecordDecoder()
-        records = len(first.feed(wire[:cut]))
-        rest = first.take_unfinished() + wire[cut:]
-        assert records + len(RecordDecoder().feed(rest)) == 2
-        assert first.feed(wire[:1]) == []  # it has forgotten
 
 
 @pytest.mark.parametrize("step", [1, 100])

@@ -121,6 +121,12 @@ def test_more_requests_at_a_time_are_told_apart() -> None:
     ]  # fmt: skip
 
 
+def test_too_many_are_refused_for_another_reason_than_the_second() -> None:
+    decoder = ApplicationDecoder(max_requests=2)
+    data = b"".join(encode_begin(number, Role.RESPONDER, True) for number in (1, 2, 3))
+    assert fed(data, 1000, decoder)[2] == Refused(3, True, ProtocolStatus.OVERLOADED)
+
+
 @pytest.mark.parametrize("role", [0, Role.FILTER, 4, 65535])
 def test_unknown_role(role: int) -> None:
     data = encode_record(RecordType.BEGIN_REQUEST, 1, bytes((role >> 8, role & 255, 0)) + bytes(5))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forkd.errors import BackendBroken, BadRequest, NoBackend, Truncated
+from forkd.errors import BackendBroken, BadRequest, Refused, Truncated
 from forkd.message import Fields, Head
 from forkd.protocol.conversation import Complete, Event
 from forkd.protocol.fastcgi import (
@@ -163,8 +163,8 @@ def test_stderr_is_heard_even_when_the_request_fails() -> None:
 @pytest.mark.parametrize(
     ("data", "error", "why"),
     [
-        (end(ProtocolStatus.OVERLOADED), NoBackend, "overloaded"),
-        (end(ProtocolStatus.CANT_MPX_CONN), BackendBroken, "CANT_MPX_CONN"),
+        (end(ProtocolStatus.OVERLOADED), Refused, "overloaded"),
+        (end(ProtocolStatus.CANT_MPX_CONN), Refused, "one request at a time"),
         (end(ProtocolStatus.UNKNOWN_ROLE), BackendBroken, "UNKNOWN_ROLE"),
         (encode_end(1, 0, 9), BackendBroken, "9"),  # type: ignore[arg-type]
         (end(), BackendBroken, "without a reply"),

@@ -26,7 +26,7 @@ GOOD = {
     "Sec-WebSocket-Version": "13",
 }
 ANYBODY = WsTunnelSettings()
-LISTED = WsTunnelSettings(origins=("example.com", "http://exact.org"))
+LISTED = WsTunnelSettings(origins=("example.com", "http://exact.org", "https://.tls.example"))
 
 
 def request(changes: dict[str, str | None] | None = None, **parts: Any) -> Request:
@@ -83,6 +83,19 @@ def test_example_is_accepted() -> None:
         ({"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==\n"}, BadRequest),
         ({"Sec-WebSocket-Key": f"{KEY}, {KEY}"}, BadRequest),  # repeated
         ({"Sec-WebSocket-Key": "the sample nonce"}, BadRequest),
+        # 4.1 item 10: tokens, each once
+        ({"Sec-WebSocket-Protocol": "chat, a b"}, BadRequest),
+        ({"Sec-WebSocket-Protocol": "binary;q=1"}, BadRequest),
+        ({"Sec-WebSocket-Protocol": "caf\xe9"}, BadRequest),
+        ({"Sec-WebSocket-Protocol": "chat, binary, chat"}, BadRequest),
+        # 9.1
+        ({"Sec-WebSocket-Extensions": "permessage-deflate;"}, BadRequest),
+        ({"Sec-WebSocket-Extensions": "permessage-deflate; a=b=c"}, BadRequest),
+        ({"Sec-WebSocket-Extensions": "permessage-deflate; a="}, BadRequest),
+        ({"Sec-WebSocket-Extensions": 'permessage-deflate; a="b c"'}, BadRequest),
+        ({"Sec-WebSocket-Extensions": 'permessage-deflate; a="b'}, BadRequest),
+        ({"Sec-WebSocket-Extensions": "; a"}, BadRequest),
+        ({"Sec-WebSocket-Extensions": "a b"}, BadRequest),
     ],
 )
 def test_refused(changes: dict[str, str | None], error: type[ForkdError]) -> None:
@@ -93,6 +106,18 @@ def test_refused(changes: dict[str, str | None], error: type[ForkdError]) -> Non
 @pytest.mark.parametrize("version", ["13", "013", "13 "])
 def test_versions_that_lighttpd_takes(version: str) -> None:
     check_request(request({"Sec-WebSocket-Version": version}), ANYBODY)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Sec-WebSocket-Protocol": "chat.v2 ,\tchat,, superchat,"},
+        {"Sec-WebSocket-Extensions": "foo, bar; baz=2"},  # section 9.1
+        {"Sec-WebSocket-Extensions": 'a;b ; c = "1\\5" ,, d;e="f",'},
+    ],
+)
+def test_lists_that_conform_to_the_grammar(fields: dict[str, str | None]) -> None:
+    check_request(request(fields), ANYBODY)
 
 
 def test_version_that_is_spoken_goes_with_the_refusal() -> None:
@@ -114,6 +139,8 @@ def test_host_is_demanded() -> None:
     [
         ({"Origin": None}, BadRequest),
         ({"Origin": "http://example.com"}, OriginRefused),
+        ({"Origin": "http://evil.example, http://www.example.com"}, BadRequest),
+        ({"Origin": "http://evil.example http://www.example.com"}, BadRequest),
         ({"Origin": None, "Sec-WebSocket-Origin": "http://exact.org"}, BadRequest),
         # The first check that fails decides (wstunnel.md 3).
         ({"Origin": "null", "Sec-WebSocket-Version": "8", "Sec-WebSocket-Key": ""}, OriginRefused),
@@ -149,6 +176,13 @@ def test_listed_origin_is_accepted() -> None:
         (".example.com", True),
         ("null", False),
         ("", False),
+        # forkd: a scheme that is demanded of all names below a domain
+        ("https://www.tls.example", True),
+        ("HTTPS://a.b.TLS.example", True),
+        ("http://www.tls.example", False),
+        ("https://tls.example", False),
+        ("https://nottls.example", False),
+        ("https://www.tls.example:8443", False),
         # forkd: scheme and host without case
         ("HTTP://EXACT.ORG", True),
         ("https://WWW.Example.Com", True),
@@ -173,7 +207,6 @@ def test_listed_in_capitals() -> None:
         ("chat", ""),
         ("binary2", ""),
         ("Binary", ""),  # 11.5: names compare with case; the client would refuse "binary"
-        ("binary;q=1", ""),
     ],
 )
 @pytest.mark.parametrize("binary", [False, True])
@@ -181,6 +214,44 @@ def test_subprotocol(offered: str | None, answer: str, binary: bool) -> None:
     asked, settings = request({"Sec-WebSocket-Protocol": offered}), WsTunnelSettings(binary=binary)
     assert response_head(asked, settings).fields.get("Sec-WebSocket-Protocol") == answer
     assert sends_binary(asked, settings) is (binary or answer == "binary")
+
+
+@pytest.mark.parametrize(
+    ("offered", "answer"),
+    [
+        ("chat, chat.v2", "chat.v2"),  # the server's order
+        ("other, chat", "chat"),
+        ("binary", ""),
+        ("CHAT", ""),
+        (None, ""),
+    ],
+)
+def test_subprotocols_of_the_configuration(offered: str | None, answer: str) -> None:
+    settings = WsTunnelSettings(subprotocols=("chat.v2", "chat"))
+    asked = request({"Sec-WebSocket-Protocol": offered})
+    assert response_head(asked, settings).fields.get("Sec-WebSocket-Protocol") == answer
+    assert not sends_binary(asked, settings)
+
+
+def test_binary_among_the_subprotocols_of_the_configuration() -> None:
+    settings = WsTunnelSettings(subprotocols=("chat", "binary"))
+    assert sends_binary(request({"Sec-WebSocket-Protocol": "binary"}), settings)
+    assert not sends_binary(request({"Sec-WebSocket-Protocol": "binary, chat"}), settings)
+
+
+def test_refusal_of_an_origin_says_which_and_which_are_listed() -> None:
+    with pytest.raises(OriginRefused) as refusal:
+        check_request(request({"Origin": "http://evil.example"}), LISTED)
+    assert str(refusal.value) == (
+        'origin "http://evil.example" is not in wstunnel.origins = '
+        '( "example.com", "http://exact.org", "https://.tls.example" )'
+    )
+
+
+@pytest.mark.parametrize("asked", [request(), extended_connect()], ids=["h1", "h2"])
+def test_extensions_that_were_agreed_on(asked: Request) -> None:
+    head = response_head(asked, ANYBODY, "permessage-deflate")
+    assert head.fields.get("Sec-WebSocket-Extensions") == "permessage-deflate"
 
 
 def test_extended_connect() -> None:

@@ -24,6 +24,7 @@ from client_frames import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from violations import VIOLATION_IDS, VIOLATIONS
 
 from forkd.protocol.tunnel import End, TunnelCodec
 from forkd.protocol.websocket import WebSocketCodec
@@ -49,6 +50,7 @@ class Outcome(NamedTuple):
 def relay(pieces: Iterable[bytes], codec: WebSocketCodec | None = None) -> Outcome:
     codec = codec or WebSocketCodec()
     to_client, to_backend = bytearray(), bytearray()
+    is_over = False
     for piece in pieces:
         # As in the server: a view of a buffer that is soon overwritten.
         shared = bytearray(piece)
@@ -56,6 +58,10 @@ def relay(pieces: Iterable[bytes], codec: WebSocketCodec | None = None) -> Outco
         to_client += client
         to_backend += backend
         shared[:] = b"\xaa" * len(shared)
+        if codec.end is not None and codec.end.after_backend:
+            codec.end, is_over = None, True
+    if is_over:  # and the backend has had nothing more to say
+        to_client += codec.backend_eof()[0]
     return Outcome(
         bytes(to_client),
         bytes(to_backend),
@@ -179,96 +185,6 @@ def test_half_a_character_waits_for_the_rest() -> None:
 
 # -- violations: each row is the shortest input that is wrong --------------------------------------
 
-OPEN = frame(TEXT, b"op", fin=False)
-
-VIOLATIONS: list[tuple[str, bytes, int]] = [
-    # 5.1: "The server MUST close the connection upon receiving a frame that is not masked."
-    ("5.1 unmasked text", b"\x81\x05", 1002),
-    ("5.1 unmasked empty text", b"\x81\x00", 1002),
-    ("5.1 unmasked long text", b"\x81\x7e", 1002),
-    ("5.1 unmasked ping", b"\x89\x00", 1002),
-    ("5.1 unmasked close", b"\x88\x02", 1002),
-    ("5.1 unmasked continuation", OPEN + b"\x80\x03", 1002),
-    # 5.2: "MUST be 0 unless an extension is negotiated"
-    ("5.2 RSV1", b"\xc1", 1002),
-    ("5.2 RSV2", b"\xa2", 1002),
-    ("5.2 RSV3", b"\x91", 1002),
-    ("5.2 RSV on ping", b"\xc9", 1002),
-    ("5.2 RSV on close", b"\xf8", 1002),
-    ("5.2 RSV on continuation", OPEN + b"\xc0", 1002),
-    # 5.2: "If an unknown opcode is received, the receiving endpoint MUST Fail"
-    *((f"5.2 opcode {opcode}", bytes([0x80 | opcode]), 1002) for opcode in range(3, 8)),
-    *((f"5.2 opcode {opcode}", bytes([0x80 | opcode]), 1002) for opcode in range(11, 16)),
-    *((f"5.2 fragmented opcode {opcode}", bytes([opcode]), 1002) for opcode in (3, 7, 11, 15)),
-    ("5.2 opcode inside a message", OPEN + b"\x83", 1002),
-    # 5.2: "the minimal number of bytes MUST be used to encode the length"
-    ("5.2 125 in 16 bits", b"\x82\xfe\x00\x7d", 1002),
-    ("5.2 0 in 16 bits", b"\x82\xfe\x00\x00", 1002),
-    ("5.2 65535 in 64 bits", b"\x82\xff" + (65535).to_bytes(8, "big"), 1002),
-    ("5.2 5 in 64 bits", b"\x81\xff" + (5).to_bytes(8, "big"), 1002),
-    # 5.2: "the most significant bit MUST be 0"
-    ("5.2 2^63", b"\x82\xff" + (1 << 63).to_bytes(8, "big"), 1002),
-    ("5.2 2^64 - 1", b"\x82\xff" + b"\xff" * 8, 1002),
-    # 5.4
-    ("5.4 continuation of nothing", b"\x80", 1002),
-    ("5.4 fragmented continuation of nothing", b"\x00", 1002),
-    ("5.4 continuation after the end", OPEN + frame(CONTINUATION) + b"\x80", 1002),
-    ("5.4 continuation after a whole message", frame(TEXT, b"m") + b"\x00", 1002),
-    ("5.4 text inside a message", OPEN + b"\x81", 1002),
-    ("5.4 binary inside a message", OPEN + b"\x82", 1002),
-    ("5.4 fragmented text inside a message", OPEN + b"\x01", 1002),
-    ("5.4 text behind a ping inside a message", OPEN + frame(PING, b"p") + b"\x81", 1002),
-    # 5.5: "MUST have a payload length of 125 bytes or less and MUST NOT be fragmented"
-    ("5.5 fragmented close", b"\x08", 1002),
-    ("5.5 fragmented ping", b"\x09", 1002),
-    ("5.5 fragmented pong", b"\x0a", 1002),
-    ("5.5 ping of 126", b"\x89\xfe", 1002),
-    ("5.5 ping of 64 bits", b"\x89\xff", 1002),
-    ("5.5 pong of 126", b"\x8a\xfe", 1002),
-    ("5.5 close of 126", b"\x88\xfe", 1002),
-    ("5.5 close of 64 bits", b"\x88\xff", 1002),
-    # 5.5.1, 7.4
-    ("5.5.1 half a code", frame(CLOSE, b"\x03"), 1002),
-    *(
-        (f"7.4 code {code}", close(code), 1002)
-        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
-    ),
-    ("7.4 bad code with a reason", close(1005, b"why"), 1002),
-    ("5.5.1 reason not UTF-8", close(1000, b"\xff"), 1007),
-    ("5.5.1 reason cut", close(1000, b"ok \xe2\x82"), 1007),
-    ("5.5.1 reason with a surrogate", close(1000, b"\xed\xa0\x80"), 1007),
-    # 5.6, 8.1: as early as it can be known, the rest of the frame unseen
-    ("8.1 invalid byte", frame(TEXT, b"ok\xff....")[:9], 1007),
-    ("8.1 stray continuation", frame(TEXT, b"\x80....")[:7], 1007),
-    ("8.1 overlong slash", frame(TEXT, b"\xc0\xaf...")[:7], 1007),
-    ("8.1 overlong of three", frame(TEXT, b"\xe0\x80\xaf")[:8], 1007),
-    ("8.1 overlong of four", frame(TEXT, b"\xf0\x80\x80\xaf")[:8], 1007),
-    ("8.1 surrogate", frame(TEXT, b"\xed\xa0\x80")[:8], 1007),
-    ("8.1 over U+10FFFF", frame(TEXT, b"\xf4\x90\x80\x80")[:8], 1007),
-    ("8.1 five bytes", frame(TEXT, b"\xf8\x88\x80\x80\x80")[:7], 1007),
-    ("8.1 character cut by ASCII", frame(TEXT, b"\xe2\x82a..")[:9], 1007),
-    ("8.1 in a long frame", frame(TEXT, b"a" * 300 + b"\xff" * 100)[:309], 1007),
-    ("8.1 character cut by the end", frame(TEXT, b"ok\xe2\x82"), 1007),
-    (
-        "8.1 character cut by the last fragment",
-        frame(TEXT, b"\xce", fin=False) + frame(CONTINUATION),
-        1007,
-    ),
-    (
-        "8.1 across fragments",
-        frame(TEXT, b"\xe2", fin=False) + frame(CONTINUATION, b"\x82", fin=False)
-        + frame(CONTINUATION, b"a")[:7],
-        1007,
-    ),
-    (
-        "8.1 surrogate across fragments",
-        frame(TEXT, b"\xed", fin=False) + frame(CONTINUATION, b"\xa0\x80")[:7],
-        1007,
-    ),
-    ("8.1 character across messages", frame(TEXT, b"\xc3") + frame(TEXT, b"\xa9"), 1007),
-    ("8.1 in a run", (frame(TEXT, b"a\xc3") + frame(TEXT, b"\xa9a")) * 8, 1007),
-]
-VIOLATION_IDS = [row[0] for row in VIOLATIONS]
 GOOD = frame(TEXT, b"good ") + frame(PING, b"!")
 
 
@@ -334,8 +250,8 @@ def test_limits(most: int, most_in_frame: int, raw: bytes, delivered: int, code:
 def test_too_big_is_known_from_the_length() -> None:
     codec = WebSocketCodec(max_message_size=1000)
     header = frame(BINARY, b"x" * 1001)[:4]
-    assert codec.from_client(header)[0] == b"\x88\x02\x03\xf1"
-    assert codec.end == End("protocol_error:frame too big", 1009)
+    assert codec.from_client(header) == (b"", b"")
+    assert codec.end == End("protocol_error:frame too big", 1009, after_backend=True)
 
 
 # -- control frames --------------------------------------------------------------------------------
@@ -409,8 +325,7 @@ def test_close_inside_a_fragmented_message() -> None:
 
 def test_everything_after_the_close_is_discarded() -> None:
     """Section 5.5.1, 1.4: "any further data" is of no meaning."""
-    codec = WebSocketCodec()
-    codec.from_client(close(1000))
+    codec = ended_by_client()
     for raw in (frame(TEXT, b"late"), frame(PING), b"\xff" * 50, close(1001), frame(BINARY) * 9):
         assert codec.from_client(raw) == (b"", b"")
     assert codec.end == End("client_close:1000", 1000) and codec.messages == (0, 0)
@@ -418,13 +333,13 @@ def test_everything_after_the_close_is_discarded() -> None:
 
 def ended_by_client() -> WebSocketCodec:
     codec = WebSocketCodec()
-    codec.from_client(close(1000))
+    relay([close(1000)], codec)
     return codec
 
 
 def ended_by_error() -> WebSocketCodec:
     codec = WebSocketCodec()
-    codec.from_client(b"\x83")
+    relay([b"\x83"], codec)
     return codec
 
 
@@ -456,6 +371,21 @@ def test_nothing_is_sent_after_a_close(ended: type[WebSocketCodec]) -> None:
     assert codec.from_client(frame(PING, b"?")) == (b"", b"")
     assert codec.client_eof() == (b"", b"")
     assert codec.end == end and end is not None
+
+
+@pytest.mark.parametrize(("raw", "code"), [(close(3001), 3001), (b"\x83", 1002)])
+def test_the_last_answers_of_the_backend_go_before_our_close(raw: bytes, code: int) -> None:
+    codec = WebSocketCodec()
+    assert codec.from_client(frame(TEXT, b"question") + raw) == (b"", b"question")
+    end = codec.end
+    assert end is not None and end.after_backend and end.code == code and codec.peer_closed
+    codec.end = None
+    assert codec.from_client(frame(TEXT, b"late") + frame(PING)) == (b"", b"")
+    assert codec.ping() == b"" and codec.client_eof() == (b"", b"")
+    assert server_frames(codec.from_backend(b"answer")[0]) == [ServerFrame(TEXT, b"answer")]
+    assert codec.end is None
+    assert server_frames(codec.close(1001, "stop")) == [closing(code)]
+    assert codec.end == End(end.reason, code)
 
 
 # -- we close --------------------------------------------------------------------------------------

@@ -191,3 +191,19 @@ def test_refuse_waiting(path: Path, live: socket.socket) -> None:
     for client in clients:
         assert client.recv(1) == b""
         client.close()
+
+
+def test_a_socket_that_takes_packets(path: Path) -> None:
+    made = UnixSocket(str(path), 5, kind=socket.SOCK_SEQPACKET)
+    assert made.socket.type == socket.SOCK_SEQPACKET
+    made.publish()
+    found = listen.occupant(str(path))
+    assert found == Occupant(os.getpid(), os.getuid(), socket.SOCK_SEQPACKET)
+    made.close()
+    assert listen.occupant(str(path)) is None
+
+
+def test_a_socket_that_takes_no_connections_is_somebodys(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        one.bind(str(path))
+        assert listen.occupant(str(path)) == Occupant(0, os.getuid())

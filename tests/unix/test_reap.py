@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,6 +26,22 @@ def child(status: int = 0, *, group: bool = False, sleeps: bool = False) -> int:
 
 def wait_dead(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_defect_costs_nobody_his_turn(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("a defect")
+
+    reaper, found = Reaper(), []
+    first, second, third = (child() for _ in range(3))
+    reaper.add(first, found.append, on_dead=fail)
+    reaper.add(second, fail)
+    reaper.add(third, found.append)
+    for pid in (first, second, third):
+        wait_dead(pid)
+    reaper.reap()
+    assert found == [0, 0]
+    assert caplog.text.count("RuntimeError: a defect") == 2
 
 
 def test_each_callback_gets_its_own_status() -> None:

@@ -27,7 +27,7 @@ def is_readable(fd: int) -> bool:
 def test_signals_are_taken_in_their_order(pipe: SignalPipe) -> None:
     assert not is_readable(pipe.fd)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert is_readable(pipe.fd)
     assert pipe.take() == [signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1]
     assert not is_readable(pipe.fd)
@@ -49,7 +49,7 @@ def test_close_restores_the_handlers() -> None:
 
 def test_blocked_signals_come_at_the_end(pipe: SignalPipe) -> None:
     with signals.blocked():
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
         assert pipe.take() == []
     assert pipe.take() == [signal.SIGUSR1]
 
@@ -67,3 +67,14 @@ def test_reset_leaves_only_what_every_python_ignores() -> None:
         none = all(signal.getsignal(n) == signal.SIG_DFL for n in signals.PYTHONS_OWN)
         os._exit(0 if own and none else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_one_at_a_time_and_the_rest_is_given_back(pipe: SignalPipe) -> None:
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
+        signal.raise_signal(number)
+    assert pipe.take_one() == signal.SIGUSR1
+    with signals.blocked():
+        pipe.give_back()
+        assert signal.sigpending() == {signal.SIGUSR1, signal.SIGUSR2}
+        assert pipe.take_one() is None
+    assert {pipe.take_one(), pipe.take_one()} == {signal.SIGUSR1, signal.SIGUSR2}

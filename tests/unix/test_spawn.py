@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from forkd.config.hosts import RESOURCES
 from forkd.unix.spawn import Program, environment, spawn_proc
 from forkd.unix.user import Identity
 
@@ -85,6 +88,29 @@ def test_no_signal_is_blocked_or_ignored(script: Path) -> None:
     assert masks == [0, 1 << signal.SIGFPE - 1]  # which perl itself ignores
 
 
+def test_umask_and_limits_are_the_programs_own() -> None:
+    text = "umask; ulimit -Sn; ulimit -Hn; ulimit -t"
+    program = Program(
+        ("/bin/sh", "-c", f"({text}) >&2"),
+        umask=0o026,
+        rlimits=(("nofile", 30, 40), ("cpu", 7, 7)),
+    )
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert run(program)[2].split() == ["0026", "30", "40", "7"]
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+@pytest.mark.parametrize("name", sorted(RESOURCES))
+def test_every_limit_that_may_be_configured_is_known_here(name: str) -> None:
+    assert hasattr(resource, f"RLIMIT_{name.upper()}")
+
+
+def test_limit_that_cannot_be_is_named() -> None:
+    with pytest.raises(PermissionError) as caught:
+        spawn_proc(Program(("/bin/true",), rlimits=(("nofile", 1 << 40, 1 << 40),)), 0, 2)
+    assert caught.value.filename == "limit nofile"
+
+
 def test_program_leads_its_group() -> None:
     reader, writer = os.pipe()
     pid = spawn_proc(Program(("/bin/sleep", "1000")), reader, 2)
@@ -113,6 +139,17 @@ def test_failures_name_the_path(
     assert caught.value.filename == filename
     assert len(os.listdir("/proc/self/fd")) == before
     assert psutil.Process().children() == children
+
+
+def test_system_without_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(BlockingIOError):
+        spawn_proc(Program(("/bin/true",)), 0, 2)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_environment_that_cannot_be_is_an_error() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import resource
 from collections.abc import Callable
 
@@ -59,6 +61,15 @@ def test_look_up() -> None:
     assert only_group == Identity(0, 1, (1,))
 
 
+def test_group_without_a_user() -> None:
+    def check() -> bool:
+        Identity(0, 1, (1,)).drop()
+        ids = (os.getresuid(), os.getresgid(), os.getgroups())
+        return not IS_ROOT or ids == ((0, 0, 0), (1, 1, 1), [1])
+
+    assert exit_of(check) == 0
+
+
 def test_drop_is_for_good() -> None:
     def check() -> bool:
         before = os.getresuid()
@@ -77,6 +88,54 @@ def test_drop_twice_is_no_error() -> None:
     def check() -> bool:
         Identity(65534, 65534, (65534,)).drop()
         Identity(65534, 65534, (65534,)).drop()
+        return True
+
+    assert exit_of(check) == 0
+
+
+SERVER = Identity(65534, 65534, (65534, 1))
+
+
+@pytest.fixture
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("as_root")
+def test_user_of_a_program() -> None:
+    assert user.of_program("", "", SERVER) is SERVER
+    assert user.of_program("", "", None) is None
+    assert user.of_program("nobody", "", SERVER) == user.look_up("nobody", "")
+    assert user.of_program("nobody", "daemon", None) == user.look_up("nobody", "daemon")
+    assert user.of_program("", "daemon", SERVER) == Identity(65534, 1, (1,))
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize(
+    ("name", "group", "server", "message"),
+    [
+        ("nosuchuser-x", "", SERVER, "no user is named 'nosuchuser-x'"),
+        ("", "nosuchgroup-x", SERVER, "no group is named 'nosuchgroup-x'"),
+        ("root", "", SERVER, "'root' is root"),
+        ("", "root", SERVER, "'root' is root's"),
+        ("", "daemon", None, "group 'daemon' without a user"),
+    ],
+)
+def test_users_that_no_program_may_have(
+    name: str, group: str, server: Identity | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        user.of_program(name, group, server)
+
+
+def test_only_root_runs_programs_as_somebody_else() -> None:
+    def check() -> bool:
+        Identity(65534, 65534, (65534,)).drop()
+        me, mine = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+        assert user.of_program(me, mine, None) is None
+        for name, group in (("daemon", ""), ("", "daemon"), (me, "daemon")):
+            with pytest.raises(PermissionError, match="only root"):
+                user.of_program(name, group, None)
         return True
 
     assert exit_of(check) == 0
