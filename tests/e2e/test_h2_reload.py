@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import ExitStack
 
@@ -14,8 +13,8 @@ from authority import Issued
 from client_frames import close
 from e2e.h2_site import FILE, GATEWAYS, SECURITY, Site, close_cleanly, install, path_of, site_with
 from e2e.harness import Forkd
+from e2e.wsclient import secure_websocket
 from h2_client import H2Client, Stream
-from websockets.sync.client import ClientConnection, connect
 
 MOST_STREAMS = 0x7FFFFFFF
 
@@ -75,18 +74,6 @@ def test_a_stop_says_1001(forkd: Forkd) -> None:
 # -- certificates -------------------------------------------------------------------------------
 
 
-def websocket(site: Site, path: str) -> ClientConnection:
-    """By TLS and HTTP/1.1."""
-    return connect(
-        f"wss://localhost:{site.tls_port}{path}",
-        sock=socket.create_connection(("127.0.0.1", site.tls_port), 15),
-        ssl=site.authority.client(),
-        compression=None,
-        ping_interval=None,
-        proxy=None,
-    )
-
-
 def shown(site: Site, alpn: str = "h2", name: str = "localhost") -> str:
     """The serial number of the certificate that a new connection sees."""
     with site.secured(name, alpn) as client:
@@ -111,8 +98,12 @@ def test_certificates_by_name_change_under_live_tunnels(forkd: Forkd) -> None:
         assert shown(site) == serial(site.own)
         assert shown(site, name="other.example") == serial(site.other)
         streams = [client.tunnel(path_of(gateway)) for gateway in GATEWAYS]
-        paths = [path_of(gateway) for gateway in GATEWAYS]
-        sockets = [stack.enter_context(websocket(site, path)) for path in paths]
+        sockets = [
+            stack.enter_context(
+                secure_websocket(site.tls_port, site.authority.client(), path_of(gateway))
+            )
+            for gateway in GATEWAYS
+        ]
 
         def all_echo(text: str) -> bool:
             for one in sockets:

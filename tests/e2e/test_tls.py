@@ -18,10 +18,10 @@ import pytest
 from authority import Authority, Issued
 from e2e.harness import Forkd, Server, wait_for
 from e2e.rawhttp import parse_response
+from e2e.wsclient import secure_websocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as connect_sync
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
 
@@ -132,16 +132,8 @@ def serial(issued: Issued) -> str:
     return found.stdout.strip().removeprefix("serial=")
 
 
-def websocket(server: Server, authority: Authority, path: str = "/echo/") -> ClientConnection:
-    return connect_sync(
-        f"wss://localhost:{server.port}{path}",
-        sock=socket.create_connection(("127.0.0.1", server.port), 10),
-        ssl=authority.client(),
-        compression=None,
-        max_size=None,
-        ping_interval=None,
-        proxy=None,
-    )
+def websocket(server: Server, authority: Authority) -> ClientConnection:
+    return secure_websocket(server.port, authority.client(), "/echo/")
 
 
 # Requests
