@@ -1,9 +1,10 @@
 """The access log: a format compiled once, one line for each request, lines written whole.
 
 The codes are those of core.md 18.1.  Text is Latin-1 ``str`` as in ``message`` and becomes bytes
-when it is written.  A line goes to a buffer; a buffer goes out with one append write when it is
-full, when ``flush`` is called (once a second), on reopen and at exit, so lines of several workers
-never mix.
+when it is written.  A tunnel's line is begun when it opens, so that nothing else of its request
+has to be kept.  A line goes to a buffer; a buffer goes out with one append write when it is full,
+when ``flush`` is called (once a second), on reopen and at exit, so lines of several workers never
+mix.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv6Network, ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .config.model import AccessLogSettings
 from .message import ConnInfo, Fields, Pair, Request
@@ -25,9 +27,6 @@ MAX_HELD = 1 << 20  # bytes kept for a log that takes nothing for the moment (a 
 PRIORITY = 6  # accesslog.syslog-level: syslog's INFO
 
 log = logging.getLogger(__name__)
-
-Formatter = Callable[["Entry"], str]
-"""Entry to line, line feed included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,40 @@ class Entry:
     line: tuple[str, str, str] = ("", "", "")
     """Method, target, version of a refused head, as far as they could be read."""
 
+    @property
+    def ended(self) -> float:
+        """Since the epoch."""
+        return self.started + self.duration
+
+
+class Ended(NamedTuple):
+    """The end of a request whose line was begun before; otherwise as in ``Entry``."""
+
+    begun: str
+    """What ``begin_line`` has made of its entry."""
+    status: int
+    body_bytes: int
+    bytes_in: int
+    bytes_out: int
+    duration: float
+    ended: float
+    """Since the epoch."""
+
 
 # -- formats ----------------------------------------------------------------------------------
 
 
 Part = Callable[[Entry], str]
+
+
+class AtEnd(NamedTuple):
+    """The function of a code that only the end of a request tells."""
+
+    part: Callable[[Entry | Ended], str]
+
+
 Escape = Callable[[str], str]
-Maker = Callable[[str, Escape], Part]
+Maker = Callable[[str, Escape], Part | AtEnd]
 """(argument between braces, escaping of text from outside) to the function of one code."""
 
 _CODE = re.compile(
@@ -78,8 +104,27 @@ _CODE = re.compile(
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
-def compile_format(text: str, escaping: str = "default") -> Formatter:
-    """The function that writes *text*'s line for an entry.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format, compiled."""
+
+    template: str
+    """Takes what *parts* say, and becomes the one that takes what *at_end* says."""
+    parts: tuple[Part, ...]
+    at_end: tuple[AtEnd, ...]
+
+    def begin(self, entry: Entry) -> str:
+        """The line of *entry* as far as it is known before the end, for ``Ended``."""
+        return self.template % tuple([part(entry).replace("%", "%%") for part in self.parts])
+
+    def line(self, entry: Entry | Ended) -> str:
+        """The whole line, line feed included; an ``Ended`` must have been begun by this format."""
+        begun = entry.begun if isinstance(entry, Ended) else self.begin(entry)
+        return begun % tuple([code.part(entry) for code in self.at_end])
+
+
+def compile_format(text: str, escaping: str = "default") -> Format:
+    """*text* compiled.
 
     Raises ValueError, naming the code, where *text* is not a format (core.md 18.1).
     """
@@ -88,6 +133,7 @@ def compile_format(text: str, escaping: str = "default") -> Formatter:
     escape = ESCAPINGS[escaping]
     template: list[str] = []
     parts: list[Part] = []
+    at_end: list[AtEnd] = []
     position = 0
     while position < len(text):
         found = _CODE.match(text, position)
@@ -96,16 +142,17 @@ def compile_format(text: str, escaping: str = "default") -> Formatter:
         position = found.end()
         code = found["plain"] or found["code"]
         if code and code != "%":
-            template.append("%s")
-            parts.append(_part(code, found["argument"] or "", found[0], escape))
+            part = _part(code, found["argument"] or "", found[0], escape)
+            if isinstance(part, AtEnd):
+                template.append("%%s")
+                at_end.append(part)
+            else:
+                template.append("%s")
+                parts.append(part)
         elif not found["argument"]:
             literal = found["literal"] or _literal(found["escaped"])
-            template.append(literal.replace("%", "%%"))
-    return _joined("".join(template) + "\n", tuple(parts))
-
-
-def _joined(template: str, parts: tuple[Part, ...]) -> Formatter:
-    return lambda entry: template % tuple([part(entry) for part in parts])
+            template.append(literal.replace("%", "%%%%"))
+    return Format("".join(template) + "\n", tuple(parts), tuple(at_end))
 
 
 def _literal(escaped: str | None) -> str:
@@ -113,7 +160,7 @@ def _literal(escaped: str | None) -> str:
     return "%" if escaped is None else _ESCAPED.get(escaped, escaped)
 
 
-def _part(code: str, argument: str, source: str, escape: Escape) -> Part:
+def _part(code: str, argument: str, source: str, escape: Escape) -> Part | AtEnd:
     maker = CODES.get(code)
     if maker is None:
         raise ValueError(f"unknown code {source}")
@@ -239,6 +286,10 @@ def _plain(part: Part) -> Maker:
     return lambda argument, escape: part
 
 
+def _at_end(part: Callable[[Entry | Ended], str]) -> Maker:
+    return lambda argument, escape: AtEnd(part)
+
+
 def _escaped(part: Part) -> Maker:
     """A code whose value comes from outside."""
     return lambda argument, escape: lambda entry: escape(part(entry))
@@ -300,15 +351,11 @@ _DURATIONS = {"": 1.0, "s": 1.0, "sec": 1.0, "ms": 1e3, "msec": 1e3, "us": 1e6, 
               "ns": 1e9, "nsec": 1e9}  # fmt: skip
 
 
-def _duration(argument: str, escape: Escape) -> Part:
+def _duration(argument: str, escape: Escape) -> AtEnd:
     factor = _DURATIONS.get(argument)
     if factor is None:
         raise ValueError("the unit is none of s, ms, us, ns")
-    return lambda entry: str(int(entry.duration * factor))
-
-
-def _microseconds(entry: Entry) -> str:
-    return str(int(entry.duration * 1e6))
+    return AtEnd(lambda entry: str(int(entry.duration * factor)))
 
 
 _CLF_TIME = "[%d/%b/%Y:%H:%M:%S %z]"
@@ -323,41 +370,34 @@ _CLOCKS: dict[str, Callable[[int], str]] = {  # of nanoseconds since the epoch
 }
 
 
-def _time(argument: str, escape: Escape) -> Part:
+def _time(argument: str, escape: Escape) -> Part | AtEnd:
     which, colon, rest = argument.partition(":")
     if colon and which in ("begin", "end"):
         argument = rest
         if not argument:
             raise ValueError("no time format")
-    moment = _end if colon and which == "end" else _begin
     clock = _CLOCKS.get(argument)
-    if clock is not None:
-        return lambda entry: clock(int(moment(entry) * 1e9))
-    if argument and "%" not in argument:
-        raise ValueError("neither a clock nor a strftime format")
-    return _strftime(argument or _CLF_TIME, moment)
+    if clock is None:
+        if argument and "%" not in argument:
+            raise ValueError("neither a clock nor a strftime format")
+        clock = _strftime(argument or _CLF_TIME)
+    if colon and which == "end":
+        return AtEnd(lambda entry: clock(int(entry.ended * 1e9)))
+    return lambda entry: clock(int(entry.started * 1e9))
 
 
-def _begin(entry: Entry) -> float:
-    return entry.started
-
-
-def _end(entry: Entry) -> float:
-    return entry.started + entry.duration
-
-
-def _strftime(form: str, moment: Callable[[Entry], float]) -> Part:
+def _strftime(form: str) -> Callable[[int], str]:
     """Local time; the text of the last second is kept, for requests come in bunches."""
     second, text = -1, ""
 
-    def part(entry: Entry) -> str:
+    def clock(ns: int) -> str:
         nonlocal second, text
-        now = int(moment(entry))
+        now = ns // 10**9
         if now != second:
             second, text = now, time.strftime(form, time.localtime(now))
         return text
 
-    return part
+    return clock
 
 
 CODES: dict[str, Maker] = {
@@ -374,11 +414,11 @@ CODES: dict[str, Maker] = {
     "q": _escaped(_query),
     "H": _escaped(_version),
     "s": _plain(lambda entry: str(entry.status)),
-    "b": _plain(lambda entry: str(entry.body_bytes)),
-    "B": _plain(lambda entry: str(entry.body_bytes)),
-    "I": _plain(lambda entry: str(entry.bytes_in)),
-    "O": _plain(lambda entry: str(entry.bytes_out)),
-    "D": _plain(_microseconds),
+    "b": _at_end(lambda entry: str(entry.body_bytes)),
+    "B": _at_end(lambda entry: str(entry.body_bytes)),
+    "I": _at_end(lambda entry: str(entry.bytes_in)),
+    "O": _at_end(lambda entry: str(entry.bytes_out)),
+    "D": _at_end(lambda entry: str(int(entry.duration * 1e6))),
     "T": _duration,
     "V": _escaped(_host),
     "v": _escaped(lambda entry: entry.server_name or "-"),
@@ -407,23 +447,28 @@ class Sink(Protocol):
         """Hand one line to the system's log."""
 
 
+def begin_line(settings: AccessLogSettings, entry: Entry) -> str:
+    """What is known of *entry*'s line before its end, for ``Ended``; "" where there is no log."""
+    if not settings.is_wanted:
+        return ""
+    return _compiled(settings.format, settings.escaping).begin(entry)
+
+
+_compiled = cache(compile_format)  # as many as the configuration has
+
+
 class AccessLogs:
     """The access logs of one worker."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._formatters: dict[AccessLogSettings, Formatter] = {}
         self._held: dict[str, bytearray] = {}
 
-    def write(self, settings: AccessLogSettings, entry: Entry) -> None:
+    def write(self, settings: AccessLogSettings, entry: Entry | Ended) -> None:
         """Log *entry* as *settings* say; nothing, where they name no log."""
-        if not settings.filename and not settings.use_syslog:
+        if not settings.is_wanted:
             return
-        formatter = self._formatters.get(settings)
-        if formatter is None:
-            formatter = compile_format(settings.format, settings.escaping)
-            self._formatters[settings] = formatter
-        line = formatter(entry)
+        line = _compiled(settings.format, settings.escaping).line(entry)
         if settings.use_syslog:
             self._sink.to_syslog(settings.syslog_level, line.rstrip("\n"))
             return

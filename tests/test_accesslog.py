@@ -15,7 +15,9 @@ from forkd.accesslog import (
     FLUSH_SIZE,
     MAX_HELD,
     AccessLogs,
+    Ended,
     Entry,
+    begin_line,
     compile_format,
     cookie,
     escape_default,
@@ -64,7 +66,7 @@ REFUSED = replace(ENTRY, request=None, status=400, mark="-", file_name="", numbe
 
 
 def line(form: str, entry: Entry = ENTRY, escaping: str = "default") -> str:
-    return compile_format(form, escaping)(entry)
+    return compile_format(form, escaping).line(entry)
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_times(form: str, expected: str) -> None:
 def test_the_kept_second_is_not_kept_too_long() -> None:
     formatter = compile_format("%{%s}t")
     seconds = [1_000_000_000.0, 1_000_000_000.9, 1_000_000_001.0, 1_000_000_000.0]
-    lines = [formatter(replace(ENTRY, started=second)) for second in seconds]
+    lines = [formatter.line(replace(ENTRY, started=second)) for second in seconds]
     assert lines == ["1000000000\n", "1000000000\n", "1000000001\n", "1000000000\n"]
 
 
@@ -198,7 +200,7 @@ def test_vectors_accesslog_formats(vector: dict) -> None:
         with pytest.raises(ValueError):
             compile_format(form)
     else:
-        assert compile_format(form)(ENTRY).endswith("\n")
+        assert compile_format(form).line(ENTRY).endswith("\n")
 
 
 @pytest.mark.parametrize(
@@ -221,22 +223,42 @@ def test_json_escaping_is_json_and_keeps_high_bytes() -> None:
     assert line('{"a":"%{User-Agent}i"}', escaping="json") == '{"a":"ua \\"q\\""}\n'
 
 
-def test_no_value_from_outside_ends_a_line() -> None:
-    hostile = "a\r\nb\x00"
+def saying(text: str) -> Entry:
+    """An entry with *text* wherever something comes from outside."""
     request = replace(
-        REQUEST, target=hostile, path=hostile, query=hostile, host=hostile, method=hostile,
-        fields=Fields([("X", hostile), ("Cookie", f"k={hostile}")]),
-        environment=(("REMOTE_USER", hostile),),
+        REQUEST, target=text, path=text, query=text, host=text, method=text,
+        fields=Fields([("X", text), ("Cookie", f"k={text}")]),
+        environment=(("REMOTE_USER", text),),
     )  # fmt: skip
-    entry = replace(
-        ENTRY, request=request, file_name=hostile, response_fields=Fields([("X", hostile)]),
-        environment=(("X", hostile),),
+    return replace(
+        ENTRY, request=request, file_name=text, response_fields=Fields([("X", text)]),
+        environment=(("X", text),),
     )  # fmt: skip
-    for code in CODES:
-        arguments = {"i": "{X}", "o": "{X}", "e": "{X}", "C": "{k}"}
-        form = f"%{arguments.get(code, '')}{code}"
+
+
+ARGUMENTS = {
+    "a": ["", "{mask}"],
+    "p": ["", "{remote}"],
+    "t": ["", "{usec}", "{begin:%S %%}", "{end:usec}", "{end:%d %H:%M:%S %%}"],
+    "T": ["", "{ms}", "{us}", "{ns}"],
+    "i": ["{X}"],
+    "o": ["{X}"],
+    "e": ["{X}"],
+    "n": ["{X}"],
+    "C": ["{k}"],
+}
+"""For the codes that know some, what may stand between their braces."""
+
+
+FORMS = [f"%{argument}{code}" for code in CODES for argument in ARGUMENTS.get(code, [""])]
+"""Every code with each of them."""
+
+
+def test_no_value_from_outside_ends_a_line() -> None:
+    entry = saying("a\r\nb\x00")
+    for form in FORMS:
         for escaping in ("default", "json"):
-            if code == "r":
+            if form == "%r":
                 continue  # its method and version come from a closed list
             assert not re.search(r"[\r\x00]|\n.", line(form, entry, escaping)), form
 
@@ -253,6 +275,39 @@ def test_no_value_from_outside_ends_a_line() -> None:
 )
 def test_cookie(field: str, name: str, value: str) -> None:
     assert cookie(field, name) == value
+
+
+# -- in two steps -----------------------------------------------------------------------------
+
+
+def end_of(begun: str, entry: Entry = ENTRY) -> Ended:
+    return Ended(
+        begun=begun,
+        status=entry.status,
+        body_bytes=entry.body_bytes,
+        bytes_in=entry.bytes_in,
+        bytes_out=entry.bytes_out,
+        duration=entry.duration,
+        ended=entry.ended,
+    )
+
+
+PERCENT_SIGNS = ["100%", "%s%%d %(x)s", "%%%"]
+
+
+@pytest.mark.parametrize("form", [*FORMS, "%%%b%%s %%%% %m%%%I", " ".join(FORMS)])
+def test_a_line_in_two_steps_is_that_in_one(form: str) -> None:
+    for text in ('a"b', *PERCENT_SIGNS):
+        opened = replace(saying(text), body_bytes=0, bytes_in=80, bytes_out=90, duration=0.25)
+        whole = replace(opened, body_bytes=7000, bytes_in=8000, bytes_out=9000, duration=90_000.5)
+        for escaping in ("default", "json"):
+            compiled = compile_format(form, escaping)
+            assert compiled.line(end_of(compiled.begin(opened), whole)) == compiled.line(whole)
+
+
+@pytest.mark.parametrize("text", PERCENT_SIGNS)
+def test_a_percent_sign_is_only_that(text: str) -> None:
+    assert line("%{X}i 50%% %b%%b %U", saying(text)) == f"{text} 50% 6%b {text}\n"
 
 
 # -- writing ----------------------------------------------------------------------------------
@@ -312,6 +367,20 @@ def test_syslog() -> None:
     sink = Recorder()
     AccessLogs(sink).write(replace(STATUS, use_syslog=True, syslog_level=5), ENTRY)
     assert sink.syslog == [(5, "200")]
+
+
+def test_a_line_begun_before_goes_where_its_settings_say() -> None:
+    sink = Recorder()
+    logs = AccessLogs(sink)
+    file = AccessLogSettings(filename="/a.log", format="%m %b%%")
+    syslog = replace(file, use_syslog=True, syslog_level=5)
+    nowhere = replace(file, filename="")
+    for settings in (file, syslog, nowhere):
+        logs.write(settings, end_of(begin_line(settings, ENTRY)))
+    logs.flush()
+    assert begin_line(nowhere, ENTRY) == ""
+    assert sink.writes == [("/a.log", b"GET 6%\n")]
+    assert sink.syslog == [(5, "GET 6%")]
 
 
 def test_high_bytes_are_written_as_they_came() -> None:

@@ -251,6 +251,10 @@ class AccessLogSettings:
     use_syslog: bool = False
     syslog_level: int = 6
 
+    @property
+    def is_wanted(self) -> bool:
+        return self.use_syslog or self.filename != ""
+
 
 @dataclass(frozen=True, slots=True)
 class DebugSettings:

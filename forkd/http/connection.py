@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..accesslog import Entry
-from ..config.model import AccessLogSettings, Config
-from .exchange import Handler
+from ..config.model import Config
+from .exchange import Handler, Log
 
 
 class Connection(Protocol):
@@ -29,7 +28,7 @@ class Service:
     """A worker, as its connections see it."""
 
     config: Config
-    log: Callable[[AccessLogSettings, Entry], None]
+    log: Log
     """Called once for each request, after its last byte; a tunnel's when the tunnel ends."""
     draining: bool = False
     """Set by the worker: no response promises another one."""

@@ -7,22 +7,20 @@ which fields go out, and what the access log is told.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from gevent.event import Event
 
-from ..accesslog import Entry
-from ..address import Address
+from ..accesslog import Ended, Entry, begin_line
 from ..config.model import AccessLogSettings, RequestConfig
 from ..errors import ClientGone
-from ..message import ConnInfo, Fields, Head, Pair, Request
+from ..message import Fields, Head, Pair, Request
 from ..net.port import Port
 from .errorpage import error_response
 
@@ -99,7 +97,7 @@ class Upgraded(NamedTuple):
 
 
 Handler = Callable[[Exchange], None]
-Log = Callable[[AccessLogSettings, Entry], None]
+Log = Callable[[AccessLogSettings, Entry | Ended], None]
 
 # RFC 9110 section 7.6.1 and RFC 9112 section 6: the connection's own, added where they are due.
 _OF_THE_CONNECTION = frozenset(
@@ -107,7 +105,6 @@ _OF_THE_CONNECTION = frozenset(
 )
 _LINE_ENDS = str.maketrans("\r\n\0", "   ")
 _BODILESS = frozenset({204, 304})  # RFC 9110 section 6.4.1
-_LOGGED_FIELD = re.compile(r"%\{([^}]+)\}([iC])")
 
 
 class ExchangeBase(Exchange):
@@ -292,56 +289,38 @@ class ExchangeBase(Exchange):
         """For an upgrade that has been answered."""
         settings = self._settings.access_log
         entry = self._entry("-", 0)
-        return TunnelLog(self._log, settings, shrunk(entry, settings), self._clock)
+        begun = begin_line(settings, entry)
+        known = (self._log, settings, entry.status, entry.bytes_in, entry.bytes_out)
+        return TunnelLog(*known, begun, self._clock) if begun else _unwritten(*known)
 
 
+@dataclass(frozen=True, slots=True)
 class TunnelLog:
-    """Writes the access line of an upgraded exchange.  Small: it lives as long as its tunnel."""
+    """Ends the access line of an upgraded exchange.  Small: it lives as long as its tunnel."""
 
-    __slots__ = ("_clock", "_entry", "_log", "_settings")
-
-    def __init__(self, log: Log, settings: AccessLogSettings, entry: Entry, clock: float) -> None:
-        self._log = log
-        self._settings = settings
-        self._entry = entry
-        self._clock = clock
+    log: Log
+    settings: AccessLogSettings
+    status: int
+    bytes_in: int
+    bytes_out: int
+    begun: str = ""
+    clock: float = 0.0
 
     def __call__(self, bytes_in: int, bytes_out: int) -> None:
-        entry = self._entry
-        entry = replace(
-            entry,
+        ended = Ended(
+            begun=self.begun,
+            status=self.status,
             body_bytes=bytes_out,
-            bytes_in=entry.bytes_in + bytes_in,
-            bytes_out=entry.bytes_out + bytes_out,
-            duration=time.monotonic() - self._clock,
+            bytes_in=self.bytes_in + bytes_in,
+            bytes_out=self.bytes_out + bytes_out,
+            duration=time.monotonic() - self.clock,
+            ended=time.time(),
         )
-        self._log(self._settings, entry)
+        self.log(self.settings, ended)
 
 
-def shrunk(entry: Entry, settings: AccessLogSettings) -> Entry:
-    """*entry* without what no line of *settings* can want."""
-    if not settings.filename and not settings.use_syslog or entry.request is None:
-        return _unlogged(entry.status, entry.bytes_in, entry.bytes_out)
-    names = _LOGGED_FIELD.findall(settings.format)
-    wanted = {"cookie" if code == "C" else name.lower() for name, code in names}
-    fields = Fields(pair for pair in entry.request.fields if pair[0].lower() in wanted)
-    text = settings.format
-    return replace(
-        entry,
-        request=entry.request.with_fields(fields),
-        response_fields=entry.response_fields if "}o" in text else NO_FIELDS,
-        file_name=entry.file_name if "%f" in text else "",
-        environment=entry.environment if "}e" in text or "}n" in text else (),
-    )
-
-
-_UNKNOWN = ConnInfo(Address(""), Address(""), Address(""))
-
-
-@lru_cache(maxsize=64)
-def _unlogged(status: int, bytes_in: int, bytes_out: int) -> Entry:
-    """For the counters alone; tunnels that are alike share it."""
-    return Entry(None, _UNKNOWN, status, 0, 0.0, 0.0, bytes_in=bytes_in, bytes_out=bytes_out)
+_unwritten = lru_cache(maxsize=64)(TunnelLog)
+"""For the counters alone; tunnels that are alike share it."""
 
 
 def unchanged(head: Head) -> Head:

@@ -24,7 +24,7 @@ from gevent import get_hub
 from gevent.event import Event
 
 from .. import log as error_log
-from ..accesslog import AccessLogs, Entry
+from ..accesslog import AccessLogs, Ended, Entry
 from ..certs import ServerTls, hush_bad_names
 from ..channel import (
     DRAIN,
@@ -265,7 +265,7 @@ class Worker:
         except OSError:
             self._requests_left = 1  # the master is behind: again after the next request
 
-    def _log_request(self, settings: AccessLogSettings, entry: Entry) -> None:
+    def _log_request(self, settings: AccessLogSettings, entry: Entry | Ended) -> None:
         row = self.row
         row.add(Column.REQUESTS)
         row.add(responses(entry.status))

@@ -11,7 +11,7 @@ import pytest
 from gevent import get_hub
 from memory_port import MemoryPort
 
-from forkd.accesslog import Entry
+from forkd.accesslog import Ended, Entry, compile_format
 from forkd.address import Address
 from forkd.config.model import (
     AccessLogSettings,
@@ -74,7 +74,9 @@ class Client:
 
     service: Service
     port: MemoryPort
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Any] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    """Of the access log, where the settings want one."""
     greenlet: Any = None
 
     def send(self, data: bytes, *, pieces: int = 0) -> bytes:
@@ -113,12 +115,14 @@ def connect() -> Any:
     ) -> Client:
         base = replace(settings, limits=limits)
         config = Config("-", server, (), (), base, None)  # type: ignore[arg-type]
-        entries: list[Entry] = []
 
-        def log(_: AccessLogSettings, entry: Entry) -> None:
-            entries.append(entry)
+        def log(settings: AccessLogSettings, entry: Entry | Ended) -> None:
+            client.entries.append(entry)
+            if settings.is_wanted:
+                compiled = compile_format(settings.format, settings.escaping)
+                client.lines.append(compiled.line(entry))
 
-        client = Client(Service(config, log), MemoryPort(), entries)
+        client = Client(Service(config, log), MemoryPort())
         port: Any = client.port
         client.greenlet = gevent.spawn(serve_connection, port, info, client.service, handler)
         gevent.idle()

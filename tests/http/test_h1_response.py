@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -237,24 +238,47 @@ def test_upgrade_hands_over_the_port_and_early_bytes(connect: Any, responses: An
     assert client.entries == [] and not client.service.connections
 
 
+class Opening:
+    """A handler that opens tunnels and keeps them."""
+
+    def __init__(self) -> None:
+        self.opened: list[Upgraded] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.opened.append(exchange.upgrade(Head(101, Fields([("Upgrade", "websocket")]))))
+
+
 def test_the_access_line_of_a_tunnel_comes_at_its_end(connect: Any) -> None:
-    kept: list[Upgraded] = []
-
-    def handler(exchange: Exchange) -> None:
-        kept.append(exchange.upgrade(Head(101, Fields([("Upgrade", "websocket")]))))
-
-    log = AccessLogSettings(filename="/log", format='%h "%r" %{X-One}i %{id}C')
+    handler = Opening()
+    log = AccessLogSettings(
+        filename="/log", format='%h "%r" %{X-One}i %{id}C %{upgrade}o %>s %X %b %I %O'
+    )
     client = connect(handler, settings=RequestConfig(access_log=log))
-    lines = b"X-One: 1\r\nX-Two: 2\r\nCookie: id=7\r\n\r\n"
-    head = WEBSOCKET[:-2] + lines
+    head = WEBSOCKET[:-2] + b"X-One: 1%s\r\nCookie: id=7\r\n\r\n"
     out = client.send(head)
-    kept[0].log(100, 2000)
-    (entry,) = client.entries
-    assert (entry.status, entry.mark, entry.body_bytes) == (101, "-", 2000)
-    assert entry.bytes_in == len(head) + 100
-    assert entry.bytes_out == len(out) + 2000
-    assert entry.request is not None
-    assert dict(entry.request.fields) == {"X-One": "1", "Cookie": "id=7"}
+    assert client.entries == []
+    handler.opened[0].log(100, 2000)
+    bytes_in, bytes_out = len(head) + 100, len(out) + 2000
+    sizes = f"2000 {bytes_in} {bytes_out}"
+    assert client.lines == [f'192.0.2.1 "GET /ws HTTP/1.1" 1%s 7 websocket 101 - {sizes}\n']
+    (ended,) = client.entries
+    assert (ended.status, ended.bytes_in, ended.bytes_out) == (101, bytes_in, bytes_out)
+    assert 0 <= ended.duration < 60 and abs(time.time() - ended.ended) < 60
+
+
+def test_tunnels_without_a_log_share_what_counts_them(connect: Any) -> None:
+    handler = Opening()
+    first, second = connect(handler), connect(handler)
+    second.service.log = first.service.log
+    received, sent = len(WEBSOCKET), len(first.send(WEBSOCKET))
+    second.send(WEBSOCKET)
+    one, other = (opened.log for opened in handler.opened)
+    assert one is other
+    one(1, 2)
+    other(3, 4)
+    counted = [(entry.bytes_in, entry.bytes_out) for entry in first.entries]
+    assert counted == [(received + 1, sent + 2), (received + 3, sent + 4)]
+    assert first.lines == []
 
 
 def test_a_failure_behind_the_upgrade_closes_the_port(

@@ -22,7 +22,7 @@ from h2_frames import (
     window,
 )
 
-from forkd.config.model import ServerSettings
+from forkd.config.model import AccessLogSettings, RequestConfig, ServerSettings
 from forkd.http import stream_port
 from forkd.http.exchange import Exchange
 from forkd.http.h2_exchange import H2Exchange
@@ -43,16 +43,18 @@ def sends(size: int) -> Any:
 
 
 class Tunnels:
-    """A handler that opens tunnels and keeps their ports."""
+    """A handler that opens tunnels and keeps their ports and logs."""
 
     def __init__(self) -> None:
         self.ports: list[Any] = []
+        self.logs: list[Any] = []
         self.heard: list[bytearray] = []
         self.ends: list[str] = []
 
     def __call__(self, exchange: Exchange) -> None:
-        port, early, _ = exchange.upgrade(Head(101, Fields([("Upgrade", "websocket")])))
+        port, early, log = exchange.upgrade(Head(101, Fields([("Upgrade", "websocket")])))
         self.ports.append(port)
+        self.logs.append(log)
         self.heard.append(bytearray(early))
         port.attach(_Ear(self, len(self.heard) - 1))
 
@@ -320,6 +322,19 @@ def test_what_is_written_waits_for_the_window(connect: Any) -> None:
     assert port.queued == 70_020 - 65_535  # the connection's window holds the rest
     client.send(window(0, 100_000))
     assert port.queued == 0 and tunnels.ends[-1] == "drain"
+
+
+def test_the_access_line_of_a_tunnel_comes_at_its_end(connect: Any) -> None:
+    tunnels = Tunnels()
+    log = AccessLogSettings(filename="/log", format="%m %U %H %>s %b")
+    client = connect(tunnels, settings=RequestConfig(access_log=log))
+    client.send(BEGIN + headers(1, CONNECT, ended=False) + headers(3, CONNECT, ended=False))
+    assert client.entries == []
+    tunnels.logs[1](10, 20)
+    tunnels.logs[0](1000, 2000)
+    assert client.lines == [f"CONNECT /ws/ HTTP/2.0 200 {size}\n" for size in (20, 2000)]
+    assert client.entries[1].bytes_in - client.entries[0].bytes_in == 990
+    assert client.entries[1].bytes_out > 2000
 
 
 def test_resets_pass_both_ways(connect: Any) -> None:
