@@ -305,7 +305,9 @@ class Inflater:
             piece = stream.decompress(bite, PIECE)
         except zlib.error:
             raise FrameError(CloseCode.INVALID_DATA, "corrupt compressed data") from None
-        self._at += len(bite) - len(stream.unconsumed_tail) - len(stream.unused_data)
+        # Of a stream that has ended, what is behind it may stand in both.
+        rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+        self._at += len(bite) - len(rest)
         self._size += len(piece)
         if self._size > self._max_size:
             raise FrameError(CloseCode.TOO_BIG, "message too big")

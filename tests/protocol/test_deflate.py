@@ -214,6 +214,16 @@ def test_a_piece_that_fills_its_room_to_the_last_byte() -> None:
         assert inflated(inflater, deflater.message(b"z" * size)) == b"z" * size
 
 
+@pytest.mark.parametrize("size", [100, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 1])
+def test_final_blocks_inside_a_message(size: int) -> None:
+    """Section 7.2.3.4, where what is behind the block has been fed with its last bytes."""
+    stream = zlib.compressobj(6, zlib.DEFLATED, -15)
+    final = stream.compress(bytes(size)) + stream.flush(zlib.Z_FINISH)
+    for rest in (b"", b"\0"):
+        inflater = Inflater(DeflateParams(), DeflateBudget())
+        assert inflated(inflater, final * 3 + rest) == bytes(3 * size)
+
+
 def test_the_limit_is_of_a_message() -> None:
     params = DeflateParams()
     deflater, inflater = Deflater(params, DeflateBudget()), Inflater(params, DeflateBudget(), 100)
