@@ -1,7 +1,7 @@
 """permessage-deflate, server side (RFC 7692): what is agreed on, and the two zlib streams.
 
-No I/O.  Which frames are compressed ones is the business of ``protocol.frame`` and
-``protocol.messages``.
+No I/O.  Which frames are compressed ones is the business of ``protocol.frame``, what becomes of
+their messages that of ``protocol.inflation`` and ``protocol.messages``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -255,11 +256,11 @@ class Inflater:
         "_budget",
         "_data",
         "_ends",
-        "_is_inside",
         "_max_size",
-        "_size",
         "_stream",
         "_takes_over",
+        "is_inside",
+        "size",
     )
 
     def __init__(
@@ -275,21 +276,23 @@ class Inflater:
         self._data = b""  # what was fed
         self._at = 0  # how far that has been inflated
         self._ends = False  # whether that is the end of the message
-        self._is_inside = False
-        self._size = 0  # of the open message so far
+        self.is_inside = False
+        """Whether a message is open whose last bytes have not been fed."""
+        self.size = 0
+        """Of the open message, what has been taken; 0 behind its end."""
 
     def feed(self, data: Buffer, ends: bool) -> None:
         """The next bytes of a message, its last if *ends*; all before must have been taken.
 
         Raises FrameError INVALID_DATA.
         """
-        if ends and not (data or self._is_inside):
+        if ends and not (data or self.is_inside):
             # Section 7.2.3.6: an empty message is one byte.
             raise FrameError(CloseCode.INVALID_DATA, "compressed message without data")
         self._data = bytes(data) + TAIL if ends else bytes(data)
         self._at = 0
         self._ends = ends
-        self._is_inside = not ends
+        self.is_inside = not ends
 
     def take(self) -> tuple[bytes, bool]:
         """(at most PIECE bytes, whether there is more of what was fed).
@@ -305,9 +308,11 @@ class Inflater:
             piece = stream.decompress(bite, PIECE)
         except zlib.error:
             raise FrameError(CloseCode.INVALID_DATA, "corrupt compressed data") from None
-        self._at += len(bite) - len(stream.unconsumed_tail) - len(stream.unused_data)
-        self._size += len(piece)
-        if self._size > self._max_size:
+        # Of a stream that has ended, what is behind it may stand in both.
+        rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+        self._at += len(bite) - len(rest)
+        self.size += len(piece)
+        if self.size > self._max_size:
             raise FrameError(CloseCode.TOO_BIG, "message too big")
         if stream.eof:
             # Section 7.2.3.4: a final block ends its stream, but not the message.  Some senders
@@ -319,10 +324,19 @@ class Inflater:
             return piece, True
         self._data = b""
         if self._ends:
-            self._size = 0
+            self.size = 0
             if not self._takes_over:
                 self._forget()
         return piece, False
+
+    def copy(self) -> Inflater:
+        """Another that goes on from here: whatever is still to be taken, is to be taken of both."""
+        stream = self._stream and self._stream.copy()
+        other = copy(self)
+        other._stream = stream
+        if stream is not None:
+            self._budget.take(self._memory)
+        return other
 
     def _forget(self) -> None:
         if self._stream is not None:

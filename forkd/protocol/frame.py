@@ -132,6 +132,16 @@ def is_sendable(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
+def each_message(payload: bytes | bytearray, ends: int) -> Iterator[bytes | bytearray]:
+    """The messages of an event that has several, or the one piece that it is."""
+    if ends < 2:
+        yield payload
+        return
+    size = len(payload) // ends
+    for index in range(ends):
+        yield payload[index * size : (index + 1) * size]
+
+
 def lone_message(data: Buffer) -> tuple[int, bytes | bytearray] | None:
     """(opcode, payload) when *data* is one message in one frame of less than 64 KiB, and nothing
     else; a compressed one has RSV1 beside its opcode.  What is wrong is not a message either."""

@@ -1,7 +1,8 @@
 """MessageCodec: RFC 6455 towards the client, whole messages towards the backend.
 
 No I/O and no clock.  Frames are in ``protocol.frame``, what messages are on the backend's side in
-``protocol.framings``, compression in ``protocol.deflate``, the end in ``protocol.closing``.
+``protocol.framings``, compression in ``protocol.deflate``, what becomes of compressed messages in
+``protocol.inflation``, the end in ``protocol.closing``.
 
 A small message is passed on when it is whole.  Of a big one the pieces are passed on as they come,
 wherever the other side's framing allows: a client gets it in fragments.
@@ -10,7 +11,6 @@ wherever the other side's framing allows: a client gets it in fragments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 
 from .closing import NOTHING, Closing
 from .deflate import Deflater, Inflater
@@ -23,11 +23,13 @@ from .frame import (
     FrameDecoder,
     FrameError,
     Opcode,
+    each_message,
     encode_control,
     encode_header,
     lone_message,
 )
 from .framings import ByteEncoder, Decoder, Encoder, FramingError, Piece
+from .inflation import AGAIN, Inflation
 from .tunnel import MORE, Buffer, End
 from .utf8 import is_utf8, whole_characters
 
@@ -45,7 +47,7 @@ class MessageCodec(Closing):
         "_decoder",
         "_events",
         "_from_backend",
-        "_inflater",
+        "_inflation",
         "_is_limited",
         "_limits",
         "_to_backend",
@@ -66,7 +68,7 @@ class MessageCodec(Closing):
         self._to_backend = _Direction(to_backend)
         self._to_client = _Direction(to_client)
         self._from_backend = from_backend
-        self._inflater = inflater
+        self._inflation = Inflation(inflater, to_backend.needs_size) if inflater else None
         self._limits = limits
         # The short cut for small messages knows no limits: a decoder that stays keeps it closed.
         self._is_limited = any(0 < limit < 1 << 16 for limit in limits)
@@ -81,7 +83,7 @@ class MessageCodec(Closing):
     def from_client(self, data: Buffer) -> tuple[Buffer, Buffer]:
         if self._decoder is None:
             lone = lone_message(data)
-            if lone is not None and (lone[0] < RSV1 or self._inflater):
+            if lone is not None and (lone[0] < RSV1 or self._inflation):
                 try:
                     to_backend = self._take_lone(*lone)
                 except FrameError as error:
@@ -100,13 +102,14 @@ class MessageCodec(Closing):
         """What the backend gets for a message, between two others; None: it comes in pieces."""
         if opcode < RSV1:
             return self._to_backend.whole(opcode, payload)
-        assert self._inflater is not None
+        inflation = self._inflation
+        assert inflation is not None
         opcode ^= RSV1
-        self._inflater.feed(payload, True)
-        piece, more = self._inflater.take()
+        inflation.inflater.feed(payload, True)
+        piece, more = inflation.inflater.take()
         if not more:
             return self._to_backend.whole(opcode, piece)
-        self._events = chain(((opcode, piece, 0),), _taken(self._inflater, opcode, 1))
+        self._events = inflation.rest(opcode, piece)
         return None
 
     def from_backend(self, data: Buffer) -> tuple[Buffer, Buffer]:
@@ -128,7 +131,7 @@ class MessageCodec(Closing):
         return self._to_client.encoder.join([last, close]), b""
 
     def _new_decoder(self) -> FrameDecoder:
-        return (DeflateFrameDecoder if self._inflater else FrameDecoder)(*self._limits)
+        return (DeflateFrameDecoder if self._inflation else FrameDecoder)(*self._limits)
 
     def _finish(self, end: End) -> None:
         super()._finish(end)
@@ -145,7 +148,7 @@ class MessageCodec(Closing):
             self.peer_closed = True
         if self._decoder is None:
             self._decoder = self._new_decoder()
-        self._inflater = None
+        self._inflation = None
         self._to_backend.forget()
 
     def _decode(self, decoder: FrameDecoder, data: Buffer) -> tuple[Buffer, Buffer]:
@@ -156,10 +159,10 @@ class MessageCodec(Closing):
         size = 0
         try:
             for opcode, payload, ends in events:
-                if opcode <= _BINARY:
+                if opcode <= _BINARY or opcode & AGAIN:
                     self._to_backend.take(opcode, payload, ends, messages, decoder.announced)
                     size += len(payload) + STEP
-                    if size > TURN and self._inflater:
+                    if size > TURN and self._inflation:
                         self._events, self.end = events, MORE
                         break
                 elif opcode == _PING:
@@ -177,10 +180,10 @@ class MessageCodec(Closing):
 
     def _plain(self, decoder: FrameDecoder, data: Buffer) -> Iterator[Event]:
         """The events of *data*, the payload of compressed messages inflated."""
-        if self._inflater is None:
+        if self._inflation is None:
             return decoder.feed(data)
         # They may be asked for when the buffer of *data* has long been used again.
-        return _inflated(decoder.feed(bytes(data)), self._inflater)
+        return self._inflation.events(decoder.feed(bytes(data)))
 
     def _relay(self, read: Callable[..., Iterable[Piece]], *data: Buffer) -> Buffer:
         """What the client gets for what the backend said."""
@@ -198,35 +201,6 @@ class MessageCodec(Closing):
         return self._close(End(reason, CloseCode.INTERNAL_ERROR))
 
 
-def _inflated(events: Iterator[Event], inflater: Inflater) -> Iterator[Event]:
-    for event in events:
-        opcode, payload, ends = event
-        if opcode < RSV1:
-            yield event
-        else:
-            for message in _each(payload, ends):
-                inflater.feed(message, ends > 0)
-                yield from _taken(inflater, opcode ^ RSV1, min(ends, 1))
-
-
-def _taken(inflater: Inflater, opcode: int, ends: int) -> Iterator[Event]:
-    """What was fed to *inflater*; its last piece *ends* a message, or not."""
-    more = True
-    while more:
-        piece, more = inflater.take()
-        yield opcode, piece, 0 if more else ends
-
-
-def _each(payload: bytes | bytearray, ends: int) -> Iterator[bytes | bytearray]:
-    """The messages of an event that has several, or the one piece that it is."""
-    if ends < 2:
-        yield payload
-        return
-    size = len(payload) // ends
-    for index in range(ends):
-        yield payload[index * size : (index + 1) * size]
-
-
 class _Direction:
     """Messages on their way to one end, in what *encoder* makes of them.
 
@@ -234,7 +208,7 @@ class _Direction:
     anything of its piece goes out.
     """
 
-    __slots__ = ("_begun", "_half", "_kept", "count", "encoder")
+    __slots__ = ("_begun", "_half", "_kept", "_size", "count", "encoder")
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
@@ -243,6 +217,7 @@ class _Direction:
         self._kept: bytearray | None = None  # of the open message; None between messages
         self._begun = False  # whether some of it has gone out
         self._half = b""  # at most 3 bytes of a character, not in _kept
+        self._size = 0  # of the open message so far, once pieces of it are to come again
 
     def whole(self, opcode: int, payload: bytes | bytearray) -> Buffer:
         """What goes out for one message, between two others."""
@@ -264,13 +239,18 @@ class _Direction:
         kept = self._kept
         if kept is None:
             if ends:
-                for payload in _each(piece, ends):
+                for payload in each_message(piece, ends):
                     out.append(self.whole(opcode, payload))
                 return
             kept = self._kept = bytearray()
+        if opcode & AGAIN:
+            self._measure(kept, opcode ^ AGAIN, piece, ends, out)
+            return
         kept += self._checked(piece, ends) if opcode == _TEXT else piece
         encoder = self.encoder
-        if not ends and (len(kept) <= encoder.kept or encoder.needs_size and not size):
+        if not ends and len(kept) <= encoder.kept:
+            return
+        if not (ends or size or self._begun) and encoder.needs_size:
             return
         if ends and not self._begun:
             out.append(encoder.whole(opcode, kept))
@@ -279,6 +259,28 @@ class _Direction:
         self._begun = not ends
         self._kept = None if ends else bytearray()
         self.count += ends
+
+    def _measure(
+        self,
+        kept: bytearray,
+        opcode: int,
+        piece: bytes | bytearray,
+        ends: int,
+        out: list[Buffer],
+    ) -> None:
+        """Check and count a *piece* that is to come again, behind what is *kept*; with the last the
+        message begins to go out."""
+        if not self._size:
+            kept += self._half  # only what is behind it comes again
+            self._size = len(kept)
+        if opcode == _TEXT:
+            self._checked(piece, ends)
+        self._size += len(piece)
+        if ends:
+            out.append(self.encoder.part(opcode, kept, True, False, self._size))
+            self._kept = bytearray()
+            self._begun = True
+            self._size = 0
 
     def forget(self) -> None:
         """The open message will not be finished."""

@@ -25,6 +25,7 @@ from tables import Run, print_table  # noqa: E402
 
 from forkd.protocol.codecs import CodecSettings, make_codec  # noqa: E402
 from forkd.protocol.deflate import DeflateParams  # noqa: E402
+from forkd.protocol.tunnel import MORE  # noqa: E402
 
 BASELINE = "stream"
 MESSAGES = 256  # made before each run: with a window taken over no two compressed ones are the same
@@ -55,6 +56,9 @@ class Subject:
             begun = time.process_time()
             for raw, answer in zip(frames, answers, strict=True):
                 codec.from_client(raw)
+                while codec.end is MORE:  # as a tunnel does
+                    codec.end = None
+                    codec.from_client(b"")
                 codec.from_backend(answer)
             spent += time.process_time() - begun
             count += MESSAGES

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import ssl
 import struct
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -171,6 +173,37 @@ def test_what_is_too_long(forkd: Forkd) -> None:
             assert client.recv(timeout=30) == "x" * 1000
             client.send("x" * size)
             assert closed(client) == 1009, path
+
+
+@pytest.mark.parametrize("framing", ["netstring", "typed"])
+def test_bombs_cost_a_worker_little(forkd: Forkd, framing: str) -> None:
+    """Of 128 MiB of zeros in 128 KiB that are too many, and of 32 MiB that are not."""
+    server = start(forkd, 'wstunnel.deflate = ( "level" => 1 )')
+    (worker,) = server.workers()
+    with server.websocket(f"/{framing}/", compression="deflate") as client:
+        client.send(b"first")
+        assert client.recv(timeout=30) is not None
+        before = worker.memory_info().rss
+        client.send(bytes(32 << 20))
+        answer = client.recv(timeout=120, decode=False)
+        assert answer == bytes(32 << 20)
+        client.socket.sendall(bomb(128))
+        assert closed(client) == 1009
+    assert most_memory(worker.pid) - before < 12 << 20
+
+
+def bomb(size: int) -> bytes:
+    """The frame of a compressed message of *size* MiB of zeros."""
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    out = b"".join(stream.compress(bytes(1 << 20)) for _ in range(size))
+    out += stream.flush(zlib.Z_SYNC_FLUSH)
+    return frame(BINARY, out[:-4], rsv=4)
+
+
+def most_memory(pid: int) -> int:
+    """Bytes of memory that a process had at most (proc(5))."""
+    (line,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(line) << 10
 
 
 def test_a_backend_that_breaks_its_framing(forkd: Forkd) -> None:

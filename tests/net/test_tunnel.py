@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import gevent
 import pytest
@@ -12,6 +13,8 @@ from memory_port import HIGH_WATER, MemoryPort
 from forkd.net.port import Peer
 from forkd.net.tunnel import Tunnel, start_tunnel
 from forkd.net.tunnel_handle import TunnelTimes
+from forkd.protocol.codecs import CodecSettings, make_codec
+from forkd.protocol.deflate import DeflateParams
 from forkd.protocol.tunnel import MORE, BlindCodec, Buffer, End
 
 TIMES = TunnelTimes(close=0.05)
@@ -601,3 +604,23 @@ def test_a_stop_behind_a_close():
     assert s.client.take() == b"CLOSE1000"
     s.both_leave()
     assert s.over == ["client_close:1000"]
+
+
+def test_a_message_that_is_inflated_twice_waits_for_a_full_backend():
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    wire = stream.compress(bytes(16 << 20)) + stream.flush(zlib.Z_SYNC_FLUSH)
+    raw = b"\xc2\xfe" + (len(wire) - 4).to_bytes(2) + bytes(4) + wire[:-4]
+    s = Set(make_codec(CodecSettings("typed", deflate=DeflateParams())))
+    s.backend.blocked = True
+    s.client.receive(raw)
+    with gevent.Timeout(30):
+        while s.backend.queued <= HIGH_WATER:
+            gevent.sleep(0.001)
+    s.client.receive(b"\x82\x81\0\0\0\0.")  # waits behind that
+    rounds()
+    assert s.client.paused and s.backend.queued < 1 << 20
+    s.backend.unblock()
+    with gevent.Timeout(30):
+        while s.client.paused:
+            gevent.sleep(0.001)
+    assert len(s.backend.take()) == 5 + (16 << 20) + 6

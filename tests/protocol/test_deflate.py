@@ -214,6 +214,47 @@ def test_a_piece_that_fills_its_room_to_the_last_byte() -> None:
         assert inflated(inflater, deflater.message(b"z" * size)) == b"z" * size
 
 
+@pytest.mark.parametrize("size", [100, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 1])
+def test_final_blocks_inside_a_message(size: int) -> None:
+    """Section 7.2.3.4, where what is behind the block has been fed with its last bytes."""
+    stream = zlib.compressobj(6, zlib.DEFLATED, -15)
+    final = stream.compress(bytes(size)) + stream.flush(zlib.Z_FINISH)
+    for rest in (b"", b"\0"):
+        inflater = Inflater(DeflateParams(), DeflateBudget())
+        assert inflated(inflater, final * 3 + rest) == bytes(3 * size)
+
+
+def test_a_copy_goes_on_from_where_it_was_made() -> None:
+    params = DeflateParams()
+    budget = DeflateBudget()
+    deflater, inflater = Deflater(params, budget), Inflater(params, budget)
+    assert inflated(inflater, deflater.message(b"the window")) == b"the window"
+    payload = b"the window, " * 3 * PIECE
+    data = deflater.message(payload)
+    inflater.feed(data[:-9], False)
+    piece, more = inflater.take()
+    used = budget.used
+    other = inflater.copy()
+    assert more and budget.used > used and (other.size, other.is_inside) == (len(piece), True)
+    for each in (inflater, other):
+        rest, more = b"", True
+        while more:
+            part, more = each.take()
+            rest += part
+        assert piece + rest + inflated(each, data[-9:]) == payload
+        assert (each.size, each.is_inside) == (0, False)
+    assert inflated(inflater, deflater.message(payload)) == payload
+    del other, each
+    assert budget.used == used
+
+
+def test_a_copy_of_one_that_has_no_window() -> None:
+    budget = DeflateBudget()
+    inflater = Inflater(DeflateParams(), budget)
+    hello = bytes.fromhex("f248cdc9c90700")
+    assert inflated(inflater.copy(), hello) == inflated(inflater, hello) == b"Hello"
+
+
 def test_the_limit_is_of_a_message() -> None:
     params = DeflateParams()
     deflater, inflater = Deflater(params, DeflateBudget()), Inflater(params, DeflateBudget(), 100)

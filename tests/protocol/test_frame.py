@@ -26,6 +26,7 @@ from forkd.protocol.frame import (
     FrameError,
     Opcode,
     decode_close,
+    each_message,
     encode_close,
     encode_control,
     encode_header,
@@ -220,3 +221,9 @@ def test_any_cut_gives_the_same() -> None:
     for _ in range(20):
         places = [source.randrange(len(raw)) for _ in range(6)]
         assert feed(FrameDecoder(), cut(raw, places)) == whole
+
+
+def test_the_messages_of_an_event() -> None:
+    assert list(each_message(b"aabbcc", 3)) == [b"aa", b"bb", b"cc"]
+    assert list(each_message(b"", 2)) == [b"", b""]
+    assert list(each_message(b"piece", 0)) == list(each_message(b"piece", 1)) == [b"piece"]

@@ -36,8 +36,9 @@ from violations import (
 
 from forkd.protocol.codecs import CodecSettings, make_codec
 from forkd.protocol.deflate import DeflateParams
+from forkd.protocol.inflation import HELD
 from forkd.protocol.messages import TURN, MessageCodec
-from forkd.protocol.tunnel import End, Packets, TunnelCodec
+from forkd.protocol.tunnel import MORE, End, Packets, TunnelCodec
 from forkd.protocol.websocket import WebSocketCodec
 
 DEFLATE = DeflateParams(min_size=0)
@@ -546,7 +547,7 @@ def bomb(size: int) -> bytes:
     return frame(BINARY, out[:-4], rsv=RSV1)
 
 
-@pytest.mark.parametrize("framing", ["line", "typed", "seqpacket"])
+@pytest.mark.parametrize("framing", ["line", "netstring", "typed", "seqpacket"])
 def test_a_bomb_is_too_big_before_it_takes_memory(framing: str) -> None:
     raw = bomb(64 << 20)
     made = codec(COMPRESSED, framing=framing, max_message_size=1 << 20)
@@ -560,6 +561,105 @@ def test_a_bomb_is_too_big_before_it_takes_memory(framing: str) -> None:
         tracemalloc.stop()
     assert found.codec.end is not None and found.codec.end.code == 1009
     assert peak < 8 << 20 and kept < 1 << 18
+
+
+SIZED = pytest.mark.parametrize("framing", ["netstring", "typed"])
+
+
+@SIZED
+@pytest.mark.parametrize("allowed", [True, False])
+def test_of_a_bomb_little_is_kept_though_its_length_goes_first(framing: str, allowed: bool) -> None:
+    raw = bomb(64 << 20)
+    most = (64 << 20) - (not allowed)
+    made = codec(COMPRESSED, framing=framing, max_message_size=most)
+    sizes, calls = [], 0
+    tracemalloc.start()
+    try:
+        for piece in cut(raw, range(0, len(raw), 1 << 14)):
+            sizes.append(len(made.from_client(piece)[1]))
+            while made.end is MORE:
+                made.end, calls = None, calls + 1
+                sizes.append(len(made.from_client(b"")[1]))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 << 20 and max(sizes) < 1 << 20
+    if allowed:
+        assert 0 < sum(sizes) - (64 << 20) < 12
+        assert calls > 2 * (64 << 20) // (TURN + 2 * 65536)
+        assert made.messages == (1, 0) and made.end is None
+    else:
+        assert sum(sizes) == 0 and made.end is not None and made.end.code == 1009
+
+
+@SIZED
+@pytest.mark.parametrize("takes_over", [True, False])
+def test_a_compressed_message_that_is_inflated_twice(framing: str, takes_over: bool) -> None:
+    """Its characters lie across the place where that begins; the window is the same behind it."""
+    params = replace(DEFLATE, client_no_context_takeover=not takes_over)
+    made = driver(COMPRESSED, framing=framing, deflate=params)
+    compress = Compressor(takes_over=takes_over)
+    expected = b""
+    for before in range(4):
+        text = b"x" * (before + 1) + "€".encode() * HELD
+        for opcode, payload in (TEXT, text), (TEXT, b"small"), (BINARY, text[:-1]), (TEXT, text):
+            wire = compress(payload)
+            raw = fragments(opcode, [wire[:50], b"", wire[50:], b""], RSV1)
+            made.client(*cut(raw, [len(raw) // 2]))
+            expected += framed(framing, opcode, payload)
+    assert made.data == expected
+    assert made.codec.messages == (16, 0) and made.codec.end is None
+
+
+@SIZED
+@pytest.mark.parametrize("place", [0, HELD - 1, HELD, 2 * HELD, 4 * HELD - 1])
+def test_of_big_text_that_is_none_nothing_is_passed_on(framing: str, place: int) -> None:
+    """Neither where it is wrong in the midst, nor where it ends inside a character."""
+    text = b"x" * place + b"\xe2" + b"x" * (4 * HELD - 1 - place)
+    for raw in (
+        frame(TEXT, Compressor()(text), rsv=RSV1),
+        fragments(TEXT, cut(Compressor()(text), range(0, 9999, 500)), RSV1),
+    ):
+        found = driver(COMPRESSED, framing=framing).client(raw).end()
+        assert found.data == b""
+        assert found.codec.end is not None and found.codec.end.code == 1007
+
+
+@SIZED
+def test_what_is_between_and_behind_the_fragments_of_a_big_message(framing: str) -> None:
+    payload = random.Random(7).randbytes(4 * HELD)
+    wire = cut(Compressor()(payload), range(0, 4 * HELD, 100_000))
+    raw = b"".join(
+        frame(PING, b"%d" % index)
+        + frame(
+            CONTINUATION if index else BINARY,
+            piece,
+            fin=index == len(wire) - 1,
+            rsv=0 if index else RSV1,
+        )
+        for index, piece in enumerate(wire)
+    )
+    found = driver(COMPRESSED, framing=framing)
+    found.client(raw[:-1])
+    assert found.messages() == [(PONG, b"%d" % index) for index in range(len(wire))]
+    assert found.data == b""
+    found.client(raw[-1:] + frame(TEXT, b"plain") + close(1000)).end()
+    assert found.data == framed(framing, BINARY, payload) + framed(framing, TEXT, b"plain")
+    assert found.messages()[-1] == (CLOSE, b"\x03\xe8") and found.codec.messages == (2, 0)
+
+
+@SIZED
+def test_a_message_that_is_being_inflated_again_is_dropped_with_the_tunnel(framing: str) -> None:
+    made = codec(COMPRESSED, framing=framing)
+    assert not made.from_client(bomb(16 << 20))[1]
+    to_backend = b""
+    while not to_backend:
+        made.end = None
+        to_backend = made.from_client(b"")[1]
+    assert made.end is MORE
+    made.end = None
+    assert made.close(1001, "idle") == b"\x88\x02\x03\xe9"
+    assert made.from_client(b"") == (b"", b"") and made.peer_closed
 
 
 def test_what_is_inflated_comes_in_turns() -> None:
@@ -614,6 +714,7 @@ contents = st.one_of(
     st.tuples(st.just(BINARY), st.binary(max_size=50)),
     st.tuples(st.just(BINARY), st.integers(100, 2000).map(lambda size: b"\x5a" * size)),
     st.tuples(st.just(TEXT), st.sampled_from([b"", b"t" * 70_000, "é€".encode() * 20_000])),
+    st.tuples(st.just(TEXT), st.integers(HELD // 5, HELD // 2).map("é€".encode().__mul__)),
 )
 places = st.lists(st.one_of(st.integers(0, 4000), st.integers(0, 200_000)), max_size=12)
 params = st.builds(
