@@ -13,9 +13,8 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .config.model import AccessLogSettings
 from .message import ConnInfo, Fields, Pair, Request
@@ -30,8 +29,7 @@ Formatter = Callable[["Entry"], str]
 """Entry to line, line feed included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One request as it is logged.  Sizes in bytes, times in seconds."""
 
     request: Request | None

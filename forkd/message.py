@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from .address import Address
 
@@ -133,9 +133,8 @@ class ConnInfo:
     """Variables for gateways that hold for every request: what TLS tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, checked and normalised; hooks make copies with ``dataclasses.replace``."""
+class Request(NamedTuple):
+    """One request, checked and normalised; hooks make copies with ``_replace``."""
 
     method: str
     target: str
@@ -168,24 +167,12 @@ class Request:
     """Requests before this one on the connection."""
     started: float = 0.0
     """Seconds since the epoch when the head had arrived."""
-    physical: tuple[str, str] | None = field(default=None)
+    physical: tuple[str, str] | None = None
     """(base folder, file path) when the request was mapped to the file system."""
     path_info: str = ""
     """What followed the script's name in the path, split off for a gateway (gateway.md 3)."""
     rewrites: int = 0
     """How often url.rewrite-* has changed the URL; -1 when it may not be changed again."""
-
-    def with_fields(self, fields: Fields) -> Request:
-        """A copy with other *fields*.
-
-        Once per tunnel: ``dataclasses.replace`` makes a tuple of all names, and those of exactly
-        twenty CPython 3.11 keeps, 2000 of them, without ever using one again.
-        """
-        copy = object.__new__(Request)
-        for name in Request.__slots__:
-            object.__setattr__(copy, name, getattr(self, name))
-        object.__setattr__(copy, "fields", fields)
-        return copy
 
     @property
     def full_target(self) -> str:
@@ -205,8 +192,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Status and fields of a response; the HTTP version that sends it adds the framing fields."""
 
     status: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from gevent import get_hub
@@ -44,7 +44,7 @@ def make_request(target: str = "/", method: str = "GET", /, **changes: Any) -> R
         connection=ConnInfo(CLIENT, LISTENER, LISTENER),
         remote=CLIENT,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def rules(*pairs: tuple[str, str]) -> RuleSet:

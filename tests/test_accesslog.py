@@ -60,7 +60,7 @@ ENTRY = Entry(
     server_name="srv.example",
     number=3,
 )
-REFUSED = replace(ENTRY, request=None, status=400, mark="-", file_name="", number=0)
+REFUSED = ENTRY._replace(request=None, status=400, mark="-", file_name="", number=0)
 
 
 def line(form: str, entry: Entry = ENTRY, escaping: str = "default") -> str:
@@ -130,7 +130,7 @@ def test_times(form: str, expected: str) -> None:
 def test_the_kept_second_is_not_kept_too_long() -> None:
     formatter = compile_format("%{%s}t")
     seconds = [1_000_000_000.0, 1_000_000_000.9, 1_000_000_001.0, 1_000_000_000.0]
-    lines = [formatter(replace(ENTRY, started=second)) for second in seconds]
+    lines = [formatter(ENTRY._replace(started=second)) for second in seconds]
     assert lines == ["1000000000\n", "1000000000\n", "1000000001\n", "1000000000\n"]
 
 
@@ -148,12 +148,12 @@ def test_a_refused_head(form: str, expected: str) -> None:
 
 
 def test_a_refused_head_shows_the_line_that_could_be_read() -> None:
-    entry = replace(REFUSED, line=("GET", '/"x?y', "HTTP/1.1"))
+    entry = REFUSED._replace(line=("GET", '/"x?y', "HTTP/1.1"))
     assert line("%r|%m|%U|%q|%H", entry) == 'GET /\\"x?y HTTP/1.1|GET|/\\"x|y|HTTP/1.1\n'
 
 
 def test_environment_of_a_gateway() -> None:
-    assert line("%{E}e", replace(ENTRY, environment=(("E", "1"), ("E", "2")))) == "2\n"
+    assert line("%{E}e", ENTRY._replace(environment=(("E", "1"), ("E", "2")))) == "2\n"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_environment_of_a_gateway() -> None:
     ],
 )
 def test_masked_address(address: str, masked: str) -> None:
-    entry = replace(ENTRY, request=replace(REQUEST, remote=Address(address)))
+    entry = ENTRY._replace(request=REQUEST._replace(remote=Address(address)))
     assert line("%{mask}a", entry) == masked + "\n"
 
 
@@ -223,13 +223,13 @@ def test_json_escaping_is_json_and_keeps_high_bytes() -> None:
 
 def test_no_value_from_outside_ends_a_line() -> None:
     hostile = "a\r\nb\x00"
-    request = replace(
-        REQUEST, target=hostile, path=hostile, query=hostile, host=hostile, method=hostile,
+    request = REQUEST._replace(
+        target=hostile, path=hostile, query=hostile, host=hostile, method=hostile,
         fields=Fields([("X", hostile), ("Cookie", f"k={hostile}")]),
         environment=(("REMOTE_USER", hostile),),
     )  # fmt: skip
-    entry = replace(
-        ENTRY, request=request, file_name=hostile, response_fields=Fields([("X", hostile)]),
+    entry = ENTRY._replace(
+        request=request, file_name=hostile, response_fields=Fields([("X", hostile)]),
         environment=(("X", hostile),),
     )  # fmt: skip
     for code in CODES:
@@ -317,9 +317,9 @@ def test_syslog() -> None:
 def test_high_bytes_are_written_as_they_came() -> None:
     sink = Recorder()
     logs = AccessLogs(sink)
-    request = replace(REQUEST, fields=Fields([("X-A", "\xc3\xa9\xff")]))
+    request = REQUEST._replace(fields=Fields([("X-A", "\xc3\xa9\xff")]))
     logs.write(
-        replace(STATUS, format="%{X-A}i", escaping="json"), replace(ENTRY, request=request)
+        replace(STATUS, format="%{X-A}i", escaping="json"), ENTRY._replace(request=request)
     )
     logs.flush()
     assert sink.writes == [("/a.log", b"\xc3\xa9\xff\n")]

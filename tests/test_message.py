@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import make_request
 from vectors_loader import accepted, load, vector_id
 
 from forkd.message import Fields, has_token
@@ -37,10 +35,3 @@ def test_indexed_fields_are_fields() -> None:
     assert fields == Fields([("A-b", "1"), ("C", "2")])
     assert fields.get("A-B") == "1"
     assert fields.plus(("a-b", "3")).get("a-b") == "1, 3"
-
-
-def test_a_request_with_other_fields():
-    request = make_request("/a?b", "POST", content_length=5, environment=(("A", "1"),))
-    fields = Fields([("X", "1")])
-    assert request.with_fields(fields) == replace(request, fields=fields)
-    assert request.fields == Fields()

@@ -173,7 +173,7 @@ def _offered(request: Request, mode: Upgrade) -> Request:
         return upgrade_request(request, b64encode(token_bytes(16)).decode("ascii"))
     if mode is Upgrade.ALLOWED or "upgrade" not in request.fields:
         return request
-    return request.with_fields(request.fields.without("upgrade"))
+    return request._replace(fields=request.fields.without("upgrade"))
 
 
 def _check_connect(offered: Request, head: Head | LocalRedirect) -> None:

@@ -11,7 +11,6 @@ import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -166,7 +165,7 @@ class ExchangeBase(Exchange):
         request = self.request
         if not settings.limits.protocol_http11 and request.version == "HTTP/1.1":
             fields = request.fields.without("upgrade")
-            self.request = replace(request, version="HTTP/1.0", keep_alive=False, fields=fields)
+            self.request = request._replace(version="HTTP/1.0", keep_alive=False, fields=fields)
 
     # -- from its beginning to its end ------------------------------------------------------------
 
@@ -308,8 +307,7 @@ class TunnelLog:
 
     def __call__(self, bytes_in: int, bytes_out: int) -> None:
         entry = self._entry
-        entry = replace(
-            entry,
+        entry = entry._replace(
             body_bytes=bytes_out,
             bytes_in=entry.bytes_in + bytes_in,
             bytes_out=entry.bytes_out + bytes_out,
@@ -326,9 +324,8 @@ def shrunk(entry: Entry, settings: AccessLogSettings) -> Entry:
     wanted = {"cookie" if code == "C" else name.lower() for name, code in names}
     fields = Fields(pair for pair in entry.request.fields if pair[0].lower() in wanted)
     text = settings.format
-    return replace(
-        entry,
-        request=entry.request.with_fields(fields),
+    return entry._replace(
+        request=entry.request._replace(fields=fields),
         response_fields=entry.response_fields if "}o" in text else NO_FIELDS,
         file_name=entry.file_name if "%f" in text else "",
         environment=entry.environment if "}e" in text or "}n" in text else (),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ForkdError, PayloadTooLarge
@@ -105,7 +104,7 @@ class H1Exchange(ExchangeBase):
         allowed = self._connection.service.config.server.features.trailer_whitelist
         pairs = [pair for pair in body.trailers if pair[0].lower() in allowed] if allowed else []
         if pairs:
-            self.request = replace(self.request, fields=self.request.fields.plus(*pairs))
+            self.request = self.request._replace(fields=self.request.fields.plus(*pairs))
 
     def discard_body(self) -> bool:
         """Read what the handler has left of the body; False when the connection must end.

@@ -22,7 +22,7 @@ def request(url: str = "/app", /, **changes: object) -> Request:
     made = make_request(url, **changes)
     if made.path_info:
         name = made.decoded_path.removesuffix(made.path_info)
-        made = replace(made, decoded_path=name)
+        made = made._replace(decoded_path=name)
     return made
 
 
