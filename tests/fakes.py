@@ -111,6 +111,9 @@ class FakeExchange:
         for piece in body:
             self._body.put(piece)
 
+    def configure(self, settings: RequestConfig) -> None:
+        self.settings = settings
+
     def sends(self, *pieces: bytes | Exception) -> None:
         """The client sends more of its body; b"" is the end."""
         for piece in pieces:

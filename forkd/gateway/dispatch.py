@@ -176,7 +176,8 @@ def _serve(exchange: Exchange, worker: WorkerContext, course: Course) -> None:
 
 def _select(exchange: Exchange, config: Config, handler: Handler | None) -> None:
     """The configuration for the request, and what follows from it before anything is done."""
-    settings = exchange.settings = config.select(exchange.request)
+    settings = config.select(exchange.request)
+    exchange.configure(settings)
     request = exchange.request
     exchange.on_head = _head_filter(exchange, config, handler, settings.errors.error_intercept)
     if settings.debug.request_header:

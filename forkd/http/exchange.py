@@ -40,8 +40,7 @@ class Exchange(Protocol):
 
     request: Request
     settings: RequestConfig
-    """Set by ``handle`` as soon as it has selected; until then the global values.  Setting it may
-    change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0."""
+    """The global values until ``configure``."""
     gone: Event
     """Set when the client has left, or will at least send nothing more."""
 
@@ -57,6 +56,12 @@ class Exchange(Protocol):
     """Physical path, for the access log; "" when none."""
     environment: tuple[Pair, ...]
     """What a gateway told its backend, for the access log."""
+
+    def configure(self, settings: RequestConfig) -> None:
+        """Called by ``handle`` as soon as it has selected *settings*.
+
+        It may change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0.
+        """
 
     def read(self) -> bytes:
         """The next piece of the body, b"" at its end; asks for it with 100 Continue when needed.
@@ -120,7 +125,6 @@ class ExchangeBase(Exchange):
         "_left",
         "_log",
         "_sends_body",
-        "_settings",
         "_status",
         "environment",
         "file_name",
@@ -130,6 +134,7 @@ class ExchangeBase(Exchange):
         "keeps",
         "on_head",
         "request",
+        "settings",
         "started",
     )
 
@@ -140,7 +145,7 @@ class ExchangeBase(Exchange):
         self.on_head: Callable[[Head], Head] = unchanged
         self.file_name = ""
         self.environment: tuple[Pair, ...] = ()
-        self.settings = settings
+        self.configure(settings)
         self.is_over = False
         """Nothing more will be written."""
         self.is_upgraded = False
@@ -155,13 +160,8 @@ class ExchangeBase(Exchange):
         self._fields: list[Pair] = []
         self._body_bytes = 0
 
-    @property
-    def settings(self) -> RequestConfig:
-        return self._settings
-
-    @settings.setter
-    def settings(self, settings: RequestConfig) -> None:
-        self._settings = settings
+    def configure(self, settings: RequestConfig) -> None:
+        self.settings = settings
         request = self.request
         if not settings.limits.protocol_http11 and request.version == "HTTP/1.1":
             fields = request.fields.without("upgrade")
@@ -209,7 +209,7 @@ class ExchangeBase(Exchange):
             self._respond_error(500)
 
     def _respond_error(self, status: int) -> None:
-        head, body = error_response(status, self._settings.errors)
+        head, body = error_response(status, self.settings.errors)
         self.respond(head)
         self.write(body)
         self.finish()
@@ -237,7 +237,7 @@ class ExchangeBase(Exchange):
         ]
         if "date" not in head.fields:
             fields.append(("Date", http_date_now()))
-        tag = self._settings.server_tag
+        tag = self.settings.server_tag
         if tag and "server" not in head.fields:
             fields.append(("Server", tag))
         self._fields = fields
@@ -279,17 +279,17 @@ class ExchangeBase(Exchange):
             bytes_out=bytes_out,
             response_fields=Fields(self._fields),
             file_name=self.file_name,
-            server_name=self._settings.server_name,
+            server_name=self.settings.server_name,
             environment=self.environment,
             number=request.number,
         )
 
     def _write_log(self, mark: str) -> None:
-        self._log(self._settings.access_log, self._entry(mark, self._body_bytes))
+        self._log(self.settings.access_log, self._entry(mark, self._body_bytes))
 
     def _tunnel_log(self) -> TunnelLog:
         """For an upgrade that has been answered."""
-        settings = self._settings.access_log
+        settings = self.settings.access_log
         entry = self._entry("-", 0)
         return TunnelLog(self._log, settings, shrunk(entry, settings), self._clock)
 
