@@ -142,6 +142,8 @@ class ConnInfo:
 class Request(NamedTuple):
     """One request, checked and normalised; hooks make copies with ``_replace``."""
 
+    # Of tuples with exactly twenty items CPython 3.11 keeps 2000 without ever using one again.
+
     method: str
     target: str
     """As received."""
@@ -164,7 +166,6 @@ class Request(NamedTuple):
     connection: ConnInfo
     remote: Address
     """The client: the peer, or what a trusted proxy said of it."""
-    scheme: str = "http"
     protocol: str = ""
     """``:protocol`` of an extended CONNECT (RFC 8441), else ""."""
     environment: tuple[Pair, ...] = ()
@@ -179,6 +180,10 @@ class Request(NamedTuple):
     """What followed the script's name in the path, split off for a gateway (gateway.md 3)."""
     rewrites: int = 0
     """How often url.rewrite-* has changed the URL; -1 when it may not be changed again."""
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.connection.tls else "http"
 
     @property
     def full_target(self) -> str:

@@ -60,7 +60,6 @@ def make_request(
         keep_alive=keep_alive,
         connection=connection,
         remote=connection.peer,
-        scheme="https" if connection.tls else "http",
         environment=connection.environment,
         protocol=protocol,
         number=number,

@@ -191,8 +191,8 @@ ALL = frozenset({"for", "by", "proto", "host", "remote_user"})
 FRONT = Address("127.0.0.1", 21099)
 
 
-def arriving(peer: str, local: Address = FRONT, **changes: Any) -> Request:
-    return request(connection=ConnInfo(Address(peer, 4711), local, local), **changes)
+def arriving(peer: str, local: Address = FRONT, tls: bool = False, **changes: Any) -> Request:
+    return request(connection=ConnInfo(Address(peer, 4711), local, local, tls), **changes)
 
 
 def test_forwarded_of_the_example() -> None:
@@ -214,7 +214,7 @@ def test_forwarded_of_the_example() -> None:
         (arriving("/"), {"for"}, "for=unknown"),
         (arriving("1.2.3.4", Address("::1", 80)), {"by"}, 'by="[::1]:80"'),
         (arriving("1.2.3.4", Address("/run/f")), {"by"}, 'by="/run/f"'),
-        (arriving("1.2.3.4", scheme="https"), {"proto"}, "proto=https"),
+        (arriving("1.2.3.4", tls=True), {"proto"}, "proto=https"),
         (arriving("1.2.3.4", host=""), {"host", "proto"}, "proto=http"),
         (arriving("1.2.3.4"), {"remote_user", "proto"}, "proto=http"),
         (
