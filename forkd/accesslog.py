@@ -29,8 +29,7 @@ PRIORITY = 6  # accesslog.syslog-level: syslog's INFO
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One request as it is logged.  Sizes in bytes, times in seconds."""
 
     request: Request | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from gevent import get_hub
@@ -44,7 +44,7 @@ def make_request(target: str = "/", method: str = "GET", /, **changes: Any) -> R
         connection=ConnInfo(CLIENT, LISTENER, LISTENER),
         remote=CLIENT,
     )
-    return replace(made, **changes)
+    return made._replace(**changes)
 
 
 def rules(*pairs: tuple[str, str]) -> RuleSet:
@@ -110,6 +110,9 @@ class FakeExchange:
         self._body: Any = Queue()
         for piece in body:
             self._body.put(piece)
+
+    def configure(self, settings: RequestConfig) -> None:
+        self.settings = settings
 
     def sends(self, *pieces: bytes | Exception) -> None:
         """The client sends more of its body; b"" is the end."""

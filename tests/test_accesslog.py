@@ -62,7 +62,7 @@ ENTRY = Entry(
     server_name="srv.example",
     number=3,
 )
-REFUSED = replace(ENTRY, request=None, status=400, mark="-", file_name="", number=0)
+REFUSED = ENTRY._replace(request=None, status=400, mark="-", file_name="", number=0)
 
 
 def line(form: str, entry: Entry = ENTRY, escaping: str = "default") -> str:
@@ -132,7 +132,7 @@ def test_times(form: str, expected: str) -> None:
 def test_the_kept_second_is_not_kept_too_long() -> None:
     formatter = compile_format("%{%s}t")
     seconds = [1_000_000_000.0, 1_000_000_000.9, 1_000_000_001.0, 1_000_000_000.0]
-    lines = [formatter.line(replace(ENTRY, started=second)) for second in seconds]
+    lines = [formatter.line(ENTRY._replace(started=second)) for second in seconds]
     assert lines == ["1000000000\n", "1000000000\n", "1000000001\n", "1000000000\n"]
 
 
@@ -150,12 +150,12 @@ def test_a_refused_head(form: str, expected: str) -> None:
 
 
 def test_a_refused_head_shows_the_line_that_could_be_read() -> None:
-    entry = replace(REFUSED, line=("GET", '/"x?y', "HTTP/1.1"))
+    entry = REFUSED._replace(line=("GET", '/"x?y', "HTTP/1.1"))
     assert line("%r|%m|%U|%q|%H", entry) == 'GET /\\"x?y HTTP/1.1|GET|/\\"x|y|HTTP/1.1\n'
 
 
 def test_environment_of_a_gateway() -> None:
-    assert line("%{E}e", replace(ENTRY, environment=(("E", "1"), ("E", "2")))) == "2\n"
+    assert line("%{E}e", ENTRY._replace(environment=(("E", "1"), ("E", "2")))) == "2\n"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_environment_of_a_gateway() -> None:
     ],
 )
 def test_masked_address(address: str, masked: str) -> None:
-    entry = replace(ENTRY, request=replace(REQUEST, remote=Address(address)))
+    entry = ENTRY._replace(request=REQUEST._replace(remote=Address(address)))
     assert line("%{mask}a", entry) == masked + "\n"
 
 
@@ -225,13 +225,13 @@ def test_json_escaping_is_json_and_keeps_high_bytes() -> None:
 
 def saying(text: str) -> Entry:
     """An entry with *text* wherever something comes from outside."""
-    request = replace(
-        REQUEST, target=text, path=text, query=text, host=text, method=text,
+    request = REQUEST._replace(
+        target=text, path=text, query=text, host=text, method=text,
         fields=Fields([("X", text), ("Cookie", f"k={text}")]),
         environment=(("REMOTE_USER", text),),
     )  # fmt: skip
-    return replace(
-        ENTRY, request=request, file_name=text, response_fields=Fields([("X", text)]),
+    return ENTRY._replace(
+        request=request, file_name=text, response_fields=Fields([("X", text)]),
         environment=(("X", text),),
     )  # fmt: skip
 
@@ -298,8 +298,8 @@ PERCENT_SIGNS = ["100%", "%s%%d %(x)s", "%%%"]
 @pytest.mark.parametrize("form", [*FORMS, "%%%b%%s %%%% %m%%%I", " ".join(FORMS)])
 def test_a_line_in_two_steps_is_that_in_one(form: str) -> None:
     for text in ('a"b', *PERCENT_SIGNS):
-        opened = replace(saying(text), body_bytes=0, bytes_in=80, bytes_out=90, duration=0.25)
-        whole = replace(opened, body_bytes=7000, bytes_in=8000, bytes_out=9000, duration=90_000.5)
+        opened = saying(text)._replace(body_bytes=0, bytes_in=80, bytes_out=90, duration=0.25)
+        whole = opened._replace(body_bytes=7000, bytes_in=8000, bytes_out=9000, duration=90_000.5)
         for escaping in ("default", "json"):
             compiled = compile_format(form, escaping)
             assert compiled.line(end_of(compiled.begin(opened), whole)) == compiled.line(whole)
@@ -386,9 +386,9 @@ def test_a_line_begun_before_goes_where_its_settings_say() -> None:
 def test_high_bytes_are_written_as_they_came() -> None:
     sink = Recorder()
     logs = AccessLogs(sink)
-    request = replace(REQUEST, fields=Fields([("X-A", "\xc3\xa9\xff")]))
+    request = REQUEST._replace(fields=Fields([("X-A", "\xc3\xa9\xff")]))
     logs.write(
-        replace(STATUS, format="%{X-A}i", escaping="json"), replace(ENTRY, request=request)
+        replace(STATUS, format="%{X-A}i", escaping="json"), ENTRY._replace(request=request)
     )
     logs.flush()
     assert sink.writes == [("/a.log", b"\xc3\xa9\xff\n")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from vectors_loader import accepted, load, vector_id
 
-from forkd.message import Fields, has_token
+from forkd.message import Fields, Request, has_token
 
 
 @pytest.mark.parametrize("vector", load("header_token"), ids=vector_id)
@@ -35,3 +35,7 @@ def test_indexed_fields_are_fields() -> None:
     assert fields == Fields([("A-b", "1"), ("C", "2")])
     assert fields.get("A-B") == "1"
     assert fields.plus(("a-b", "3")).get("a-b") == "1, 3"
+
+
+def test_a_request_has_not_the_length_that_python_keeps() -> None:
+    assert len(Request._fields) != 20  # see Request

@@ -149,7 +149,6 @@ def _probe(connection: ConnInfo, name: str) -> Request:
         keep_alive=True,
         connection=connection,
         remote=connection.peer,
-        scheme="https",
     )
 
 

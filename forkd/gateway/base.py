@@ -10,7 +10,6 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from math import inf
 from secrets import token_bytes
@@ -174,7 +173,7 @@ def _offered(request: Request, mode: Upgrade) -> Request:
         return upgrade_request(request, b64encode(token_bytes(16)).decode("ascii"))
     if mode is Upgrade.ALLOWED or "upgrade" not in request.fields:
         return request
-    return replace(request, fields=request.fields.without("upgrade"))
+    return request._replace(fields=request.fields.without("upgrade"))
 
 
 def _check_connect(offered: Request, head: Head | LocalRedirect) -> None:

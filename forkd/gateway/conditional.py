@@ -10,7 +10,7 @@ from calendar import timegm
 from functools import lru_cache
 from time import gmtime
 
-from ..message import Request
+from ..message import Fields, Request
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -57,20 +57,20 @@ def _seconds(found: re.Match[str]) -> int | None:
     return timegm((year, _MONTHS.index(found["month"]) + 1, day, hour, minute, second))
 
 
-def evaluate(request: Request, etag: str, last_modified: str) -> int:
+def evaluate(request: Request, fields: Fields) -> int:
     """200 when the representation is to be sent, 304 or 412 when it is not.
 
-    *etag* (quotes included) and *last_modified* are what the response would carry, "" for none.
+    *fields* are what the response would carry.
     """
     is_read = request.method in ("GET", "HEAD")
     none_match = request.fields.get("if-none-match")
     if none_match:
         # 13.1.2 compares weakly; a part of a representation needs the very same bytes.
-        if not matches(none_match, etag, weakly="range" not in request.fields):
+        if not matches(none_match, fields.get("etag"), weakly="range" not in request.fields):
             return 200
         return 304 if is_read else 412
     since = request.fields.get("if-modified-since")
-    if since and is_read and last_modified and _is_not_newer(last_modified, since):
+    if since and is_read and _is_not_newer(fields.get("last-modified"), since):
         return 304
     return 200
 
@@ -98,7 +98,8 @@ def matches(field: str, etag: str, weakly: bool) -> bool:
     )
 
 
-def allows_range(request: Request, etag: str, last_modified: str) -> bool:
-    """If-Range (RFC 9110 section 13.1.5): absent, or the exact text of a strong validator."""
+def allows_range(request: Request, fields: Fields) -> bool:
+    """If-Range (RFC 9110 section 13.1.5): absent, or the exact text of a strong validator among
+    *fields*, those of the response."""
     value = request.fields.get("if-range")
-    return not value or value in (etag, last_modified)
+    return not value or value in (fields.get("etag"), fields.get("last-modified"))

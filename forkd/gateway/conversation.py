@@ -4,8 +4,7 @@ has been reached.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..config.backend import BackendSpec, Proc
 from ..message import Request
@@ -15,8 +14,7 @@ from ..protocol.tunnel import TunnelCodec
 from ..scoreboard import Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What is agreed with one backend: how long it may be silent and what it may ask for."""
 
     upgrade: bool = False
@@ -54,8 +52,7 @@ def _send_file_fields(spec: BackendSpec) -> tuple[str, ...]:
     return ("x-sendfile", *old)
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(NamedTuple):
     """A way to one backend, open for one request; whoever holds it ends it (``Conversation``)."""
 
     port: Port

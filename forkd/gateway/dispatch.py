@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from .. import hooks
@@ -139,13 +139,12 @@ def _run(exchange: Exchange, worker: WorkerContext, course: Course) -> None:
 
 def _approved(received: Request, approved: Approved) -> Request:
     environment = (*received.environment, *approved.environment)
-    return replace(received, environment=environment)
+    return received._replace(environment=environment)
 
 
 def _moved(received: Request, rewritten: Request) -> Request:
     """*received* at the URL of *rewritten*: what other hooks have changed, they change again."""
-    return replace(
-        received,
+    return received._replace(
         path=rewritten.path,
         query=rewritten.query,
         decoded_path=rewritten.decoded_path,
@@ -177,7 +176,8 @@ def _serve(exchange: Exchange, worker: WorkerContext, course: Course) -> None:
 
 def _select(exchange: Exchange, config: Config, handler: Handler | None) -> None:
     """The configuration for the request, and what follows from it before anything is done."""
-    settings = exchange.settings = config.select(exchange.request)
+    settings = config.select(exchange.request)
+    exchange.configure(settings)
     request = exchange.request
     exchange.on_head = _head_filter(exchange, config, handler, settings.errors.error_intercept)
     if settings.debug.request_header:
@@ -228,7 +228,7 @@ def _is_mapped_away(exchange: Exchange, config: Config, docroot: str) -> bool:
     if not docroot:
         return _is_answered(exchange, config, Phase.PHYSICAL)
     path = docroot.rstrip("/") + exchange.request.decoded_path
-    exchange.request = replace(exchange.request, physical=(docroot, path))
+    exchange.request = exchange.request._replace(physical=(docroot, path))
     return False
 
 
@@ -240,7 +240,7 @@ def _serve_file(
     request = exchange.request
     own_path = static.url_path(request, file)
     if own_path != request.decoded_path:
-        exchange.request = replace(request, decoded_path=own_path)
+        exchange.request = request._replace(decoded_path=own_path)
     if _is_answered(exchange, worker.config, Phase.FILE):
         return
     serve = _taker(exchange, worker, file, course)
@@ -248,8 +248,8 @@ def _serve_file(
         static.serve(exchange, file, worker.config)
         return
     base, _ = static.mapped(exchange.request, exchange.settings)
-    exchange.request = replace(
-        exchange.request, physical=(base, file.path), path_info=file.path_info
+    exchange.request = exchange.request._replace(
+        physical=(base, file.path), path_info=file.path_info
     )
     file.close()
     serve()
@@ -292,7 +292,7 @@ def _is_located(exchange: Exchange, worker: WorkerContext, route: Route) -> bool
     if route.backends and route.backends[0].mode == "responder":
         name, path_info = split_path(request.decoded_path, route.key)
         if path_info:
-            exchange.request = replace(request, decoded_path=name, path_info=path_info)
+            exchange.request = request._replace(decoded_path=name, path_info=path_info)
     if _is_answered(exchange, worker.config, Phase.PHYSICAL):
         return True
     exchange.file_name = static.mapped(exchange.request, exchange.settings)[1]
@@ -341,7 +341,7 @@ def _head_filter(
     def on_head(head: Head) -> Head:
         if handler and handler.keeps_status and head.status == 200:
             fields = head.fields.without("accept-ranges")
-            head = replace(head, status=handler.keeps_status, fields=fields)
+            head = head._replace(status=handler.keeps_status, fields=fields)
         elif intercepts and not handler and head.status >= 400:
             raise Intercepted(head)
         head = hooks.run_head(head, exchange.settings, config)

@@ -7,8 +7,8 @@ Pure.  No two variables have the same name, so that no program has to choose.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..address import split_port
 from ..config.backend import BackendSpec
@@ -37,8 +37,7 @@ _KNOWN_NAMES = """
 _KNOWN = frozenset(_KNOWN_NAMES.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(NamedTuple):
     """What a gateway or a host of it wants otherwise."""
 
     docroot: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..config.model import Config, ErrorSettings
 from ..errors import ForkdError
@@ -64,8 +64,7 @@ def handler_request(received: Request, target: str, status: int, config: Config)
     conditions are not meant for it.  Raises BadRequest when *target* is no URL."""
     path, query = normalise_target(target, config.server.parse_options)
     told = (("REDIRECT_STATUS", str(status)), ("REDIRECT_URI", received.target))
-    return replace(
-        received,
+    return received._replace(
         method="HEAD" if received.method == "HEAD" else "GET",
         path=path,
         query=query,

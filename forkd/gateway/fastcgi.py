@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from functools import partial
 
 from ..config.backend import BackendSpec, GatewayServer, Proc, Route
@@ -61,7 +60,7 @@ class FastCgi(ScriptConversation):
     def connect(self, fresh: bool = False) -> Backend:
         backend = super().connect(fresh)
         if isinstance(backend.port, MuxPort):
-            return replace(backend, is_kept=backend.port.is_awaited, is_shared=True)
+            return backend._replace(is_kept=backend.port.is_awaited, is_shared=True)
         return backend
 
     def begin(

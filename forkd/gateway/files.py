@@ -26,18 +26,15 @@ _PERHAPS_PATH_INFO = {errno.ENOTDIR, errno.ENAMETOOLONG}
 class OpenFile:
     """A regular file or a folder, open; a context manager that closes it."""
 
-    __slots__ = ("fd", "path", "path_info", "status")
+    __slots__ = ("fd", "is_folder", "path", "path_info", "status")
 
     def __init__(self, path: str, fd: int, status: os.stat_result) -> None:
         self.path = path
         self.fd = fd
         self.status = status
+        self.is_folder = stat.S_ISDIR(status.st_mode)
         self.path_info = ""
         """What followed the file's name in the path that was looked up; begins with a slash."""
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.status.st_mode)
 
     @property
     def size(self) -> int:

@@ -6,7 +6,6 @@ What is said to them is ``proxy_headers`` and ``proxy_map``, how it is written `
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import partial
 
 from ..config.backend import BackendSpec, GatewayServer, Route
@@ -55,7 +54,7 @@ class Proxy(SocketConversation):
         assert backend.proc is not None
         header = self._settings.header
         terms = Terms.of(backend.proc.backend, upgrade=header.upgrade)
-        return replace(terms, upgrade=False) if self._is_http10 else terms
+        return terms._replace(upgrade=False) if self._is_http10 else terms
 
     def begin(
         self, request: Request, length: int | None, backend: Backend

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..config.model import Config
 from ..errors import BackendBroken, BadRequest
 from ..message import Request
@@ -22,8 +20,7 @@ def redirected_request(received: Request, target: str, config: Config) -> Reques
         decoded = decode_path(path)
     except BadRequest as error:
         raise BackendBroken(f"local redirect to {target!r}: {error}") from error
-    return replace(
-        received,
+    return received._replace(
         method="HEAD" if received.method == "HEAD" else "GET",
         path=path,
         query=query,

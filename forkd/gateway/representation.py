@@ -63,8 +63,7 @@ def serve(exchange: Exchange, head: Head, source: Source, config: Config) -> Non
 
 def _not_sent(request: Request, head: Head) -> int:
     """304 when the client has it already, else 0.  Raises PreconditionFailed."""
-    etag, modified = head.fields.get("etag"), head.fields.get("last-modified")
-    status = conditional.evaluate(request, etag, modified)
+    status = conditional.evaluate(request, head.fields)
     if status == 412:
         raise PreconditionFailed("If-None-Match names what there is")
     return 0 if status == 200 else status
@@ -86,8 +85,7 @@ def _ranges(request: Request, head: Head) -> list[Range] | None:
     size = head.length or 0
     if not value or not size or request.method != "GET":
         return None
-    etag, modified = head.fields.get("etag"), head.fields.get("last-modified")
-    if not conditional.allows_range(request, etag, modified):
+    if not conditional.allows_range(request, head.fields):
         return None
     wanted = ranges.ranges_of(value, size)
     if wanted == []:

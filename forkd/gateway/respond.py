@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import gevent
 from gevent.event import Event
@@ -27,7 +26,7 @@ def respond(exchange: Exchange, head: Head, link: Link, config: Config) -> None:
     abort.
     """
     if closes(head):
-        exchange.request = replace(exchange.request, keep_alive=False)
+        exchange.request = exchange.request._replace(keep_alive=False)
     mode = response_streaming(head, exchange.settings.limits)
     head = presentable(head)
     if exchange.request.method == "HEAD" or head.status in _BODILESS:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import NamedTuple
 
 from ..config.model import Config, RequestConfig
@@ -75,7 +74,7 @@ def serve(
     Raises Forbidden, NotFound; what ``representation.serve`` raises.
     """
     if closes(head):
-        exchange.request = replace(exchange.request, keep_alive=False)
+        exchange.request = exchange.request._replace(keep_alive=False)
     fields = presentable(head).fields.without(*_OF_THE_FILE)
     with ExitStack() as stack:
         parts = [
@@ -85,10 +84,10 @@ def serve(
         file, part = parts[0]
         exchange.file_name = file.path
         if part is None:
-            _serve_file(exchange, replace(head, fields=fields), file, config)
+            _serve_file(exchange, head._replace(fields=fields), file, config)
         else:
             spans = [(file, *_span(file, part)) for file, part in parts if part is not None]
-            _serve_parts(exchange, replace(head, fields=fields), spans)
+            _serve_parts(exchange, head._replace(fields=fields), spans)
 
 
 def _open(path: str, terms: Terms, settings: RequestConfig) -> OpenFile:
@@ -106,7 +105,7 @@ def _open(path: str, terms: Terms, settings: RequestConfig) -> OpenFile:
 def _serve_file(exchange: Exchange, head: Head, file: OpenFile, config: Config) -> None:
     kind, entity = static.describe(file, exchange.settings.static)
     fields = head.fields if "content-type" in head.fields else _typed(head.fields, kind)
-    representation.serve(exchange, replace(head, fields=fields.plus(*entity)), file, config)
+    representation.serve(exchange, head._replace(fields=fields.plus(*entity)), file, config)
 
 
 def _typed(fields: Fields, kind: str) -> Fields:
@@ -125,7 +124,7 @@ def _span(file: OpenFile, part: tuple[int, int]) -> tuple[int, int]:
 def _serve_parts(
     exchange: Exchange, head: Head, spans: list[tuple[OpenFile, int, int]]
 ) -> None:
-    exchange.respond(replace(head, length=sum(length for _, _, length in spans)))
+    exchange.respond(head._replace(length=sum(length for _, _, length in spans)))
     for file, start, length in spans:
         file.send(exchange, start, length)
     exchange.finish()

@@ -74,6 +74,8 @@ def run(phase: Phase, request: Request, settings: RequestConfig, config: Config)
     rewrites = request.rewrites
     for hook in hooks_of(config.server.modules)[phase]:
         result = hook(request, settings, config)
+        if result is request:
+            continue
         if isinstance(result, Head) or result.rewrites != rewrites:
             return result
         request = result

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..config.model import Config, RequestConfig
 from ..errors import Forbidden
 from ..message import Request, ascii_lower
@@ -24,5 +22,5 @@ def remap(request: Request, settings: RequestConfig, config: Config) -> Request:
         rest = path[len(key) :]
         if base.endswith("/") and not key.endswith("/") and rest.split("/", 1)[0] in (".", ".."):
             raise Forbidden(f"{request.decoded_path}: leaves the alias {key}")
-        return replace(request, physical=(base, base + rest))
+        return request._replace(physical=(base, base + rest))
     return request

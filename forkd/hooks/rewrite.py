@@ -5,8 +5,6 @@ Every change starts the request anew, so that conditions and rules see the new U
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..config.model import Config, RequestConfig
 from ..config.substitution import RuleSet
 from ..errors import ForkdError
@@ -52,4 +50,4 @@ def _rewrite(
 def _moved(request: Request, target: str, rewrites: int, config: Config) -> Request:
     path, query = normalise_target(target, config.server.parse_options)
     decoded = decode_path(path)
-    return replace(request, path=path, query=query, decoded_path=decoded, rewrites=rewrites)
+    return request._replace(path=path, query=query, decoded_path=decoded, rewrites=rewrites)

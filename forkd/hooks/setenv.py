@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..config.model import Config, RequestConfig
 from ..message import Fields, Head, Pair, Request
 
@@ -16,14 +14,14 @@ def change_request(request: Request, settings: RequestConfig, config: Config) ->
     hooks = settings.hooks
     if hooks.add_request_header or hooks.set_request_header:
         fields = _joining(request.fields, hooks.add_request_header)
-        request = replace(request, fields=_replacing(fields, hooks.set_request_header))
+        request = request._replace(fields=_replacing(fields, hooks.set_request_header))
     if hooks.add_environment or hooks.set_environment:
         environment = dict(request.environment)
         for name, value in hooks.add_environment:
             known = environment.get(name)
             environment[name] = f"{known}, {value}" if known else value
         environment.update(hooks.set_environment)
-        request = replace(request, environment=tuple(environment.items()))
+        request = request._replace(environment=tuple(environment.items()))
     return request
 
 
@@ -33,7 +31,7 @@ def change_head(head: Head, settings: RequestConfig) -> Head:
     if not (hooks.add_response_header or hooks.set_response_header):
         return head
     fields = head.fields.plus(*(pair for pair in hooks.add_response_header if pair[1]))
-    return replace(head, fields=_replacing(fields, hooks.set_response_header))
+    return head._replace(fields=_replacing(fields, hooks.set_response_header))
 
 
 def _joining(fields: Fields, pairs: tuple[Pair, ...]) -> Fields:

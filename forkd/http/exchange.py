@@ -10,7 +10,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -39,8 +39,7 @@ class Exchange(Protocol):
 
     request: Request
     settings: RequestConfig
-    """Set by ``handle`` as soon as it has selected; until then the global values.  Setting it may
-    change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0."""
+    """The global values until ``configure``."""
     gone: Event
     """Set when the client has left, or will at least send nothing more."""
 
@@ -56,6 +55,12 @@ class Exchange(Protocol):
     """Physical path, for the access log; "" when none."""
     environment: tuple[Pair, ...]
     """What a gateway told its backend, for the access log."""
+
+    def configure(self, settings: RequestConfig) -> None:
+        """Called by ``handle`` as soon as it has selected *settings*.
+
+        It may change ``request``: with ``server.protocol-http11`` off it becomes one of HTTP/1.0.
+        """
 
     def read(self) -> bytes:
         """The next piece of the body, b"" at its end; asks for it with 100 Continue when needed.
@@ -118,7 +123,6 @@ class ExchangeBase(Exchange):
         "_left",
         "_log",
         "_sends_body",
-        "_settings",
         "_status",
         "environment",
         "file_name",
@@ -128,6 +132,7 @@ class ExchangeBase(Exchange):
         "keeps",
         "on_head",
         "request",
+        "settings",
         "started",
     )
 
@@ -138,7 +143,7 @@ class ExchangeBase(Exchange):
         self.on_head: Callable[[Head], Head] = unchanged
         self.file_name = ""
         self.environment: tuple[Pair, ...] = ()
-        self.settings = settings
+        self.configure(settings)
         self.is_over = False
         """Nothing more will be written."""
         self.is_upgraded = False
@@ -153,17 +158,12 @@ class ExchangeBase(Exchange):
         self._fields: list[Pair] = []
         self._body_bytes = 0
 
-    @property
-    def settings(self) -> RequestConfig:
-        return self._settings
-
-    @settings.setter
-    def settings(self, settings: RequestConfig) -> None:
-        self._settings = settings
+    def configure(self, settings: RequestConfig) -> None:
+        self.settings = settings
         request = self.request
         if not settings.limits.protocol_http11 and request.version == "HTTP/1.1":
             fields = request.fields.without("upgrade")
-            self.request = replace(request, version="HTTP/1.0", keep_alive=False, fields=fields)
+            self.request = request._replace(version="HTTP/1.0", keep_alive=False, fields=fields)
 
     # -- from its beginning to its end ------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class ExchangeBase(Exchange):
             self._respond_error(500)
 
     def _respond_error(self, status: int) -> None:
-        head, body = error_response(status, self._settings.errors)
+        head, body = error_response(status, self.settings.errors)
         self.respond(head)
         self.write(body)
         self.finish()
@@ -235,7 +235,7 @@ class ExchangeBase(Exchange):
         ]
         if "date" not in head.fields:
             fields.append(("Date", http_date_now()))
-        tag = self._settings.server_tag
+        tag = self.settings.server_tag
         if tag and "server" not in head.fields:
             fields.append(("Server", tag))
         self._fields = fields
@@ -277,17 +277,17 @@ class ExchangeBase(Exchange):
             bytes_out=bytes_out,
             response_fields=Fields(self._fields),
             file_name=self.file_name,
-            server_name=self._settings.server_name,
+            server_name=self.settings.server_name,
             environment=self.environment,
             number=request.number,
         )
 
     def _write_log(self, mark: str) -> None:
-        self._log(self._settings.access_log, self._entry(mark, self._body_bytes))
+        self._log(self.settings.access_log, self._entry(mark, self._body_bytes))
 
     def _tunnel_log(self) -> TunnelLog:
         """For an upgrade that has been answered."""
-        settings = self._settings.access_log
+        settings = self.settings.access_log
         entry = self._entry("-", 0)
         begun = begin_line(settings, entry)
         known = (self._log, settings, entry.status, entry.bytes_in, entry.bytes_out)

@@ -157,11 +157,15 @@ class H1Connection:
         may_skip = self._number > 0  # one blank line behind a request before (core.md 4)
         searched = 0
         while True:
+            if searched == len(self.received):
+                if not self._receive_head(timeout):
+                    return b""
+                timeout = self.limits.max_read_idle
             data = self.received
             if may_skip and data[:2] == b"\r\n":
-                self.received, may_skip = data[2:], False
+                self.received, searched, may_skip = data[2:], 0, False
                 continue
-            if data and data[0] < 0x20 and not (may_skip and data == b"\r"):
+            if data[0] < 0x20 and not (may_skip and data == b"\r"):
                 raise BadRequest("head begins with a control character")
             end = find_end(data, searched)
             if (end if end >= 0 else len(data)) > limit:
@@ -170,9 +174,6 @@ class H1Connection:
                 self.received = data[end:]
                 return data[:end]
             searched = len(data)
-            if not self._receive_head(timeout):
-                return b""
-            timeout = self.limits.max_read_idle
 
     def _receive_head(self, timeout: float) -> bool:
         self._waits = not self.received

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ForkdError, PayloadTooLarge
@@ -79,7 +78,7 @@ class H1Exchange(ExchangeBase):
             self._feed(body)
 
     def _check_size(self, body: H1Body) -> None:
-        limit = self._settings.limits.max_request_size
+        limit = self.settings.limits.max_request_size
         if limit and body.size > limit:
             raise PayloadTooLarge(f"body of at least {body.size} bytes, limit {limit}")
 
@@ -88,7 +87,7 @@ class H1Exchange(ExchangeBase):
         if not connection.received:
             if self._wants_continue and not connection.port.pending:
                 self.inform(Head(100))
-            connection.receive(self._settings.limits)
+            connection.receive(self.settings.limits)
         elif body.length is None:
             connection.port.give_way()
         self._wants_continue = False
@@ -105,7 +104,7 @@ class H1Exchange(ExchangeBase):
         allowed = self._connection.service.config.server.features.trailer_whitelist
         pairs = [pair for pair in body.trailers if pair[0].lower() in allowed] if allowed else []
         if pairs:
-            self.request = replace(self.request, fields=self.request.fields.plus(*pairs))
+            self.request = self.request._replace(fields=self.request.fields.plus(*pairs))
 
     def discard_body(self) -> bool:
         """Read what the handler has left of the body; False when the connection must end.
@@ -130,7 +129,7 @@ class H1Exchange(ExchangeBase):
             return
         fields = [(one_line(name), one_line(value)) for name, value in head.fields]
         self._connection.write(head_bytes("HTTP/1.1", head.status, fields))
-        self._connection.flush(self._settings.limits)
+        self._connection.flush(self.settings.limits)
 
     def respond(self, head: Head) -> None:
         head = self._start(head)
@@ -142,7 +141,7 @@ class H1Exchange(ExchangeBase):
         self._connection.write(head_bytes(self.request.version, head.status, fields))
 
     def _may_keep(self) -> bool:
-        request, limits = self.request, self._settings.limits
+        request, limits = self.request, self.settings.limits
         return (
             request.keep_alive
             and request.number < limits.max_keep_alive_requests
@@ -156,7 +155,7 @@ class H1Exchange(ExchangeBase):
         body = self._body
         if body is None or body.is_over:
             return True
-        limit = self._settings.limits.max_request_size
+        limit = self.settings.limits.max_request_size
         if (limit and body.size > limit) or (body.left or 0) > MAX_DISCARD:
             return False
         # A client that waits for 100 Continue may send its body now or never.
@@ -195,7 +194,7 @@ class H1Exchange(ExchangeBase):
         self._body_bytes += len(data)
         self._connection.write(_chunk(data) if self._chunked else data)
         if self._connection.is_worth_a_call:
-            self._connection.flush(self._settings.limits)
+            self._connection.flush(self.settings.limits)
 
     def send_file(self, fd: int, offset: int, length: int) -> None:
         if not self._sends_body or not length:
@@ -204,7 +203,7 @@ class H1Exchange(ExchangeBase):
             self._copy_file(fd, offset, length)
             return
         length = self._due(length)
-        self._connection.send_file(fd, offset, length, self._settings.limits)
+        self._connection.send_file(fd, offset, length, self.settings.limits)
         self._body_bytes += length
 
     def _copy_file(self, fd: int, offset: int, length: int) -> None:
@@ -223,7 +222,7 @@ class H1Exchange(ExchangeBase):
         if self._chunked:
             self._connection.write(_last_chunk(trailers))
         self.is_over = True
-        self._connection.flush(self._settings.limits)
+        self._connection.flush(self.settings.limits)
 
     def abort(self, why: str) -> None:
         self.is_over = self._is_aborted = True
@@ -239,7 +238,7 @@ class H1Exchange(ExchangeBase):
         if head.status == 101:  # not the 200 of a CONNECT
             fields.append(("Connection", "upgrade"))
         connection.write(head_bytes("HTTP/1.1", head.status, fields))
-        connection.flush(self._settings.limits)
+        connection.flush(self.settings.limits)
         self.is_upgraded = self.is_over = True
         log_end = self._tunnel_log()
         port, early = connection.detach()

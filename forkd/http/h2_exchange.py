@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from ..errors import ClientGone, PayloadTooLarge
 from ..message import Fields, Head, Pair, Request
@@ -83,7 +82,7 @@ class H2Exchange(ExchangeBase):
         allowed = self._service.config.server.features.trailer_whitelist
         pairs = [pair for pair in self._port.stream.trailers if pair[0] in allowed]
         if pairs:
-            self.request = replace(self.request, fields=self.request.fields.plus(*pairs))
+            self.request = self.request._replace(fields=self.request.fields.plus(*pairs))
 
     # -- the response -----------------------------------------------------------------------------
 

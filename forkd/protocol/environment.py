@@ -13,8 +13,9 @@ def encoded(environment: Iterable[Pair]) -> list[tuple[bytes, bytes]]:
 
     Raises BadRequest for a NUL: a program would see the variable end there, or another one begin.
     """
-    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in environment]
-    for name, value in pairs:
-        if b"\0" in name or b"\0" in value:
+    pairs = []
+    for name, value in environment:
+        if "\0" in name or "\0" in value:
             raise BadRequest(f"NUL in variable {name!r}")
+        pairs.append((name.encode("latin-1"), value.encode("latin-1")))
     return pairs

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha1
 from typing import Protocol
 
@@ -147,8 +146,8 @@ def upgrade_request(request: Request, key: str) -> Request:
     added: list[Pair] = [("Upgrade", request.protocol), ("Connection", "Upgrade")]
     if "sec-websocket-key" not in fields:
         added.append(("Sec-WebSocket-Key", key))
-    return replace(
-        request, method="GET", version="HTTP/1.1", protocol="", fields=fields.plus(*added)
+    return request._replace(
+        method="GET", version="HTTP/1.1", protocol="", fields=fields.plus(*added)
     )
 
 
@@ -167,7 +166,7 @@ def connect_head(head: Head) -> Head:
     if head.status != 101:
         return head
     fields = head.fields.without("upgrade", "connection", "sec-websocket-accept")
-    return replace(head, status=200, fields=fields, length=None)
+    return head._replace(status=200, fields=fields, length=None)
 
 
 def sends_binary(request: Request, settings: HandshakeSettings) -> bool:

@@ -36,13 +36,13 @@ def make_request(
     CONNECT.  *number* and *started* as in ``Request``.  Raises BadRequest, LengthRequired,
     NotImplementedHere.
     """
-    index = _joined(head.fields)
+    index = _indexed(head.fields)
     length: int | None
     if head.version == "HTTP/2.0":
         length, keep_alive = _h2_length(head.method, index, has_ended, options), True
     else:
         length, framed = _framing(head, index, options)
-        keep_alive = framed and _keep_alive(head)
+        keep_alive = framed and _keep_alive(head, index)
     _check_upgrade(head, index)
     authority, target = ("", head.target) if protocol else _split_target(head, options)
     host = _host(head, index, authority, connection, options)
@@ -60,7 +60,6 @@ def make_request(
         keep_alive=keep_alive,
         connection=connection,
         remote=connection.peer,
-        scheme="https" if connection.tls else "http",
         environment=connection.environment,
         protocol=protocol,
         number=number,
@@ -71,8 +70,13 @@ def make_request(
 # -- fields -----------------------------------------------------------------------------------
 
 
-def _joined(fields: list[Pair]) -> _Index:
+def _indexed(fields: list[Pair]) -> _Index:
     """Repeated fields as one, empty ones dropped."""
+    index = {pair[0].lower(): pair for pair in fields if pair[1]}
+    return index if len(index) == len(fields) else _joined(fields)
+
+
+def _joined(fields: list[Pair]) -> _Index:
     index: _Index = {}
     for name, value in fields:
         key = name.lower()
@@ -98,14 +102,16 @@ def _joint(key: str, before: str, value: str) -> str:
     return f"{before}; {value}" if key == "cookie" else f"{before}, {value}"
 
 
-def _keep_alive(head: RawHead) -> bool:
+def _keep_alive(head: RawHead, index: _Index) -> bool:
     """RFC 9112 section 9.3; in HTTP/1.0 the last of several Connection fields counts."""
-    keep = head.version == "HTTP/1.1"
+    if head.version == "HTTP/1.1":
+        return "connection" not in index or not has_token(index["connection"][1], "close")
+    keep = False
     for name, value in head.fields:
-        if len(name) == 10 and name.lower() == "connection":
+        if name.lower() == "connection":
             if has_token(value, "close"):
                 keep = False
-            elif head.version == "HTTP/1.0" and has_token(value, "keep-alive"):
+            elif has_token(value, "keep-alive"):
                 keep = True
     return keep
 

@@ -45,9 +45,8 @@ def request_of(given: dict[str, Any]) -> Request:
         given.get("method", "GET"),
         host=normalise_host(host, 80, True, True) if host else "",
         fields=[tuple(pair) for pair in given.get("fields", []) if pair[1]],
-        scheme=given.get("scheme", "http"),
         remote=client,
-        connection=ConnInfo(client, LISTENER, LISTENER),
+        connection=ConnInfo(client, LISTENER, LISTENER, tls=given.get("scheme") == "https"),
     )
 
 

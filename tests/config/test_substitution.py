@@ -30,8 +30,7 @@ def request_of(vector: dict[str, Any]) -> Request:
         path=path,
         query=query if mark else None,
         host=vector["authority"],
-        scheme=vector["scheme"],
-        connection=ConnInfo(listener, listener, listener),
+        connection=ConnInfo(listener, listener, listener, tls=vector["scheme"] == "https"),
     )
 
 

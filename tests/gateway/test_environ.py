@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fakes import CLIENT, make_request
+from fakes import CLIENT, LISTENER, make_request
 
 from forkd.address import Address
 from forkd.config.backend import BackendSpec
@@ -22,7 +22,7 @@ def request(url: str = "/app", /, **changes: object) -> Request:
     made = make_request(url, **changes)
     if made.path_info:
         name = made.decoded_path.removesuffix(made.path_info)
-        made = replace(made, decoded_path=name)
+        made = made._replace(decoded_path=name)
     return made
 
 
@@ -116,7 +116,8 @@ CASES: list[tuple[Request, Dialect, dict[str, object], dict[str, str | None]]] =
      {"SCRIPT_FILENAME": "/auth/a", "DOCUMENT_ROOT": "/auth"}),
     # the server and the client
     (request(), PLAIN, {"server_tag": ""}, {"SERVER_SOFTWARE": ""}),
-    (request(scheme="https"), PLAIN, {}, {"REQUEST_SCHEME": "https", "HTTPS": "on"}),
+    (request(connection=ConnInfo(CLIENT, LISTENER, LISTENER, tls=True)), PLAIN, {},
+     {"REQUEST_SCHEME": "https", "HTTPS": "on"}),
     (request(), PLAIN, {}, {"HTTPS": MISSING}),
     (request(version="HTTP/1.0"), PLAIN, {}, {"SERVER_PROTOCOL": "HTTP/1.0"}),
     (request(host="h.example:81"), PLAIN, {}, {"SERVER_NAME": "h.example"}),

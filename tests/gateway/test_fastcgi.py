@@ -73,7 +73,7 @@ def test_an_authorizer() -> None:
 
 def test_options_of_the_host() -> None:
     spec = replace(SPEC, broken_scriptfilename=True, strip_request_uri="/app")
-    request = replace(make_request("/app/x/y"), decoded_path="/app/x", path_info="/y")
+    request = make_request("/app/x/y")._replace(decoded_path="/app/x", path_info="/y")
     told = begun(request, spec)[2]
     assert told[b"REQUEST_URI"] == b"/x/y"
     assert told[b"SCRIPT_FILENAME"] == b"/srv/www/app/x/y"

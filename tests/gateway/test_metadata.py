@@ -34,7 +34,7 @@ def test_nothing_unless_configured() -> None:
 
 def test_addresses_are_the_clients_own() -> None:
     """Of the client that a trusted proxy told of, not of the proxy."""
-    behind = replace(ASKED, remote=Address("2001:db8::9", 1))
+    behind = ASKED._replace(remote=Address("2001:db8::9", 1))
     assert told("proxy-v1")[0] == encode_v1(CLIENT, LISTENER)
     assert told("proxy-v1", behind)[0] == encode_v1(Address("2001:db8::9", 1), LISTENER)
     expected = Details(authority="www.example.org", unique_id="id")
@@ -65,7 +65,7 @@ TLS = (("SSL_PROTOCOL", "TLSv1.3"), ("SSL_CIPHER", "TLS_AES_256_GCM_SHA384"))
 )
 def test_details_of_tls(environment: Any, expected: Details) -> None:
     connection = ConnInfo(CLIENT, LISTENER, LISTENER, True, "h2", environment)
-    assert details(replace(ASKED, connection=connection, host="www.example.org:8443"), "id") == (
+    assert details(ASKED._replace(connection=connection, host="www.example.org:8443"), "id") == (
         expected
     )
 
@@ -96,4 +96,4 @@ def test_variables_of_an_extended_connect_are_those_of_an_upgrade() -> None:
 
 def test_what_cannot_be_told_is_refused() -> None:
     with pytest.raises(BadRequest):
-        told("cgi", replace(ASKED, environment=(("A", "nul\0"),)))
+        told("cgi", ASKED._replace(environment=(("A", "nul\0"),)))

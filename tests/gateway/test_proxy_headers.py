@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,13 +191,13 @@ ALL = frozenset({"for", "by", "proto", "host", "remote_user"})
 FRONT = Address("127.0.0.1", 21099)
 
 
-def arriving(peer: str, local: Address = FRONT, **changes: Any) -> Request:
-    return request(connection=ConnInfo(Address(peer, 4711), local, local), **changes)
+def arriving(peer: str, local: Address = FRONT, tls: bool = False, **changes: Any) -> Request:
+    return request(connection=ConnInfo(Address(peer, 4711), local, local, tls), **changes)
 
 
 def test_forwarded_of_the_example() -> None:
     made = arriving("127.0.0.1", host="www.front:21099")
-    made = replace(made, fields=Fields([("X-Forwarded-For", "1.2.3.4, ::1")]))
+    made = made._replace(fields=Fields([("X-Forwarded-For", "1.2.3.4, ::1")]))
     wanted = frozenset({"for", "by", "proto", "host"})
     assert dict(sent(made, ProxySettings(forwarded=wanted)))["Forwarded"] == (
         'for="1.2.3.4", for="[::1]", '
@@ -215,7 +214,7 @@ def test_forwarded_of_the_example() -> None:
         (arriving("/"), {"for"}, "for=unknown"),
         (arriving("1.2.3.4", Address("::1", 80)), {"by"}, 'by="[::1]:80"'),
         (arriving("1.2.3.4", Address("/run/f")), {"by"}, 'by="/run/f"'),
-        (arriving("1.2.3.4", scheme="https"), {"proto"}, "proto=https"),
+        (arriving("1.2.3.4", tls=True), {"proto"}, "proto=https"),
         (arriving("1.2.3.4", host=""), {"host", "proto"}, "proto=http"),
         (arriving("1.2.3.4"), {"remote_user", "proto"}, "proto=http"),
         (

@@ -52,7 +52,7 @@ def test_scgi() -> None:
 
 
 def test_nobody_else_says_that_it_is_scgi() -> None:
-    head = begun(replace(REQUEST, environment=(("SCGI", "2"),)))
+    head = begun(REQUEST._replace(environment=(("SCGI", "2"),)))
     assert head.count(b"\0SCGI\0") == 1
     assert b"\0SCGI\x001\0" in head
 
@@ -66,7 +66,7 @@ def test_uwsgi() -> None:
 
 
 def test_too_much_for_uwsgi() -> None:
-    request = replace(REQUEST, environment=(("X", "y" * MAX_SIZE),))
+    request = REQUEST._replace(environment=(("X", "y" * MAX_SIZE),))
     with pytest.raises(HeadTooLarge):
         begun(request, replace(SETTINGS, scgi_protocol="uwsgi"))
     assert begun(request)  # SCGI has no limit
@@ -79,7 +79,7 @@ def test_the_body_follows_as_it_is_and_the_answer_is_cgi() -> None:
 
 
 def test_the_answer_to_head_is_never_short() -> None:
-    request = replace(REQUEST, method="HEAD", content_length=0)
+    request = REQUEST._replace(method="HEAD", content_length=0)
     _, parser = scgi(request).begin(request, 0, backend())
     parser.feed(b"Content-Length: 1\n\n")
     assert parser.eof() == [Complete(False)]

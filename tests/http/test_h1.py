@@ -122,7 +122,7 @@ def test_http11_can_be_switched_off(connect: Any, responses: Any) -> None:
 
 def test_http11_can_be_switched_off_by_a_condition(connect: Any, responses: Any) -> None:
     def handler(exchange: Exchange) -> None:
-        exchange.settings = RequestConfig(limits=Limits(protocol_http11=False))
+        exchange.configure(RequestConfig(limits=Limits(protocol_http11=False)))
         exchange.respond(Head(200))
         exchange.finish()
 

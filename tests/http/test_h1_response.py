@@ -295,7 +295,7 @@ def test_a_failure_behind_the_upgrade_closes_the_port(
 
 def test_log_entry(connect: Any) -> None:
     def handler(exchange: Exchange) -> None:
-        exchange.settings = RequestConfig(server_name="s", limits=Limits())
+        exchange.configure(RequestConfig(server_name="s", limits=Limits()))
         exchange.file_name = "/srv/a"
         exchange.environment = (("A", "1"),)
         answering(Head(200, Fields([("X", "y")]), 2), b"ab")(exchange)
