@@ -167,7 +167,7 @@ class H2Exchange(ExchangeBase):
 
     def _bytes(self) -> tuple[int, int]:
         # Without what frames a body.
-        return self._head_size + self._port.bytes_in, self._sent + self._port.bytes_out
+        return self._head_size + self._received, self._sent + self._port.bytes_out
 
 
 def _plain(fields: Fields | list[Pair]) -> list[Pair]:

@@ -256,6 +256,7 @@ class Inflater:
         "_budget",
         "_data",
         "_ends",
+        "_is_bare",
         "_max_size",
         "_stream",
         "_takes_over",
@@ -276,6 +277,7 @@ class Inflater:
         self._data = b""  # what was fed
         self._at = 0  # how far that has been inflated
         self._ends = False  # whether that is the end of the message
+        self._is_bare = False  # whether the message has no byte so far
         self.is_inside = False
         """Whether a message is open whose last bytes have not been fed."""
         self.size = 0
@@ -286,7 +288,8 @@ class Inflater:
 
         Raises FrameError INVALID_DATA.
         """
-        if ends and not (data or self.is_inside):
+        self._is_bare = not data and (self._is_bare or not self.is_inside)
+        if ends and self._is_bare:
             # Section 7.2.3.6: an empty message is one byte.
             raise FrameError(CloseCode.INVALID_DATA, "compressed message without data")
         self._data = bytes(data) + TAIL if ends else bytes(data)
@@ -300,10 +303,14 @@ class Inflater:
         Raises FrameError, INVALID_DATA or TOO_BIG.
         """
         stream = self._stream
+        bite = self._data[self._at : self._at + BITE]
         if stream is None:
+            if not bite or self._ends and bite == TAIL:
+                # Section 7.2.3.4: behind a final block some senders leave out the empty block that
+                # TAIL belongs to.
+                return self._all_taken()
             self._budget.take(self._memory)
             stream = self._stream = zlib.decompressobj(-self._bits)
-        bite = self._data[self._at : self._at + BITE]
         try:
             piece = stream.decompress(bite, PIECE)
         except zlib.error:
@@ -314,14 +321,13 @@ class Inflater:
         self.size += len(piece)
         if self.size > self._max_size:
             raise FrameError(CloseCode.TOO_BIG, "message too big")
-        if stream.eof:
-            # Section 7.2.3.4: a final block ends its stream, but not the message.  Some senders
-            # leave out the empty block that TAIL belongs to.
-            if self._data[self._at : self._at + BITE] == TAIL:  # BITE: no copy of all the rest
-                self._at = len(self._data)
+        if stream.eof:  # section 7.2.3.4: a final block ends its stream, but not the message
             self._forget()
         if self._at < len(self._data) or len(piece) == PIECE:
             return piece, True
+        return self._all_taken(piece)
+
+    def _all_taken(self, piece: bytes = b"") -> tuple[bytes, bool]:
         self._data = b""
         if self._ends:
             self.size = 0

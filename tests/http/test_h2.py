@@ -337,6 +337,23 @@ def test_the_access_line_of_a_tunnel_comes_at_its_end(connect: Any) -> None:
     assert client.entries[1].bytes_out > 2000
 
 
+def test_what_comes_before_a_tunnel_opens_is_counted_once(connect: Any) -> None:
+    """By the tunnel, as what comes later."""
+
+    def waits_for_its_backend(exchange: Exchange) -> None:
+        gevent.idle()
+        tunnels(exchange)
+
+    tunnels = Tunnels()
+    log = AccessLogSettings(filename="/log", format="%I")
+    for data in (b"", frame(DATA, 0, 1, b"early")):
+        client = connect(waits_for_its_backend, settings=RequestConfig(access_log=log))
+        client.send(BEGIN + headers(1, CONNECT, ended=False) + data)
+        tunnels.logs[-1](5, 0)
+        assert client.lines == ["33\n"]
+    assert tunnels.heard == [b"", b"early"]
+
+
 def test_resets_pass_both_ways(connect: Any) -> None:
     tunnels = Tunnels()
     client = connect(tunnels)

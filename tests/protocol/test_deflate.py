@@ -224,6 +224,39 @@ def test_final_blocks_inside_a_message(size: int) -> None:
         assert inflated(inflater, final * 3 + rest) == bytes(3 * size)
 
 
+FINAL = bytes.fromhex("cb48cdc9c90700")  # "hello" in a final block
+STORED = bytes.fromhex("00 00ff ff00") + bytes(0xFF00) + b"\0"  # its head begins like TAIL
+
+
+def test_no_cut_changes_what_is_behind_a_final_block() -> None:
+    wire = FINAL + STORED
+    for place in (*range(len(FINAL) - 2, len(FINAL) + 8), len(wire)):
+        inflater = Inflater(DeflateParams(), DeflateBudget())
+        pieces = inflated(inflater, wire[:place], False), inflated(inflater, wire[place:])
+        assert b"".join(pieces) == b"hello" + bytes(0xFF00), place
+
+
+@pytest.mark.parametrize("behind", [[b""], [b"", b""], [b"", b"\0"], [b"\0"]])
+def test_a_message_may_end_behind_a_final_block(behind: list[bytes]) -> None:
+    """With the empty block that section 7.2.3.4 asks for, or without."""
+    inflater = Inflater(DeflateParams(), DeflateBudget())
+    for _ in range(3):
+        assert inflated(inflater, FINAL, False) == b"hello"
+        for index, piece in enumerate(behind):
+            assert inflated(inflater, piece, index == len(behind) - 1) == b""
+        assert inflated(inflater, FINAL[:-1] + b"\0\0") == b"hello"
+
+
+def test_a_message_without_a_byte() -> None:
+    """Section 7.2.3.6: in however many frames, and not only as the first."""
+    inflater = Inflater(DeflateParams(), DeflateBudget())
+    assert inflated(inflater, FINAL) == b"hello"
+    assert inflated(inflater, b"", False) == b""
+    with pytest.raises(FrameError) as caught:
+        inflater.feed(b"", True)
+    assert caught.value.code == CloseCode.INVALID_DATA
+
+
 def test_a_copy_goes_on_from_where_it_was_made() -> None:
     params = DeflateParams()
     budget = DeflateBudget()

@@ -141,6 +141,16 @@ def test_final_blocks_inside_a_message() -> None:
         assert passed_on(found) == [(BINARY, stretch * 5)]
 
 
+def test_frames_that_end_behind_what_looks_like_the_end() -> None:
+    """What comes again is in other pieces than what was counted."""
+    stream = zlib.compressobj(6, zlib.DEFLATED, -15)
+    big = stream.compress(bytes(2 * HELD)) + stream.flush(zlib.Z_SYNC_FLUSH)
+    stored = TAIL + b"\0" + b"s" * 0xFF00  # a block whose head begins like TAIL
+    pieces = [big, b"\3\0" + TAIL, stored[4:] + b"\0"]  # behind a final block
+    found = inflation().events(iter(events(BINARY, pieces)))
+    assert passed_on(found) == [(BINARY, bytes(2 * HELD) + b"s" * 0xFF00)]
+
+
 def test_the_copy_counts_while_it_lives() -> None:
     budget = DeflateBudget()
     made = inflation(budget=budget)
