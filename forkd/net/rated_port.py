@@ -69,7 +69,7 @@ class RatedPort:
         self._meter = MessageMeter()
         self._listener: Listener = _NOBODY
         self._held = bytearray(early)
-        self._ended = False  # an end came behind what is held
+        self._ended = False  # an end came behind what is held, or in a pause
         self._paused = True
         self._timer: Any = None
 
@@ -106,7 +106,7 @@ class RatedPort:
 
     def resume(self) -> None:
         self._paused = False
-        if self._held:
+        if self._held or self._ended:
             if self._timer is None:
                 self._wait(0.0)
         else:
@@ -133,7 +133,7 @@ class RatedPort:
             self._pass(data)
 
     def on_eof(self) -> None:
-        if self._held:
+        if self._held or self._paused:
             self._ended = True
         else:
             self._listener.on_eof()
@@ -181,16 +181,15 @@ class RatedPort:
 
     def _go_on(self) -> None:
         self._stop_timer()
-        if self._paused or not self._held:
-            return
-        data, self._held = self._held, bytearray()
-        self._pass(data)
-        if self._held:
+        if self._held and not self._paused:
+            data, self._held = self._held, bytearray()
+            self._pass(data)
+        if self._held or self._paused:
             return
         if self._ended:
             self._ended = False
             self._listener.on_eof()
-        elif not self._paused:
+        else:
             self._port.resume()
 
     def _stop_timer(self) -> None:
@@ -201,6 +200,7 @@ class RatedPort:
     def _forget(self) -> None:
         self._stop_timer()
         self._held = bytearray()
+        self._ended = False
 
 
 _NOBODY = Nobody()

@@ -114,6 +114,25 @@ def test_the_end_comes_behind_what_waits():
     assert rated.heard.said == ["eof"]
 
 
+def test_the_end_waits_for_the_end_of_a_pause():
+    rated = Rated()
+    rated.below.receive(b"".join(MESSAGES[:7]))
+    rated.port.on_eof()
+    rated.heard.on_data = lambda data: rated.port.pause()
+    rated.wait(1)
+    assert rated.heard.said == []
+    rated.port.resume()
+    rated.wait(0)
+    assert rated.heard.said == ["eof"]
+    idle = Rated()
+    idle.port.pause()
+    idle.port.on_eof()
+    assert idle.heard.said == []
+    idle.port.resume()
+    idle.wait(0)
+    assert idle.heard.said == ["eof"]
+
+
 def test_who_is_paused_hears_nothing_when_its_time_comes():
     rated = Rated()
     rated.below.receive(b"".join(MESSAGES[:7]))
