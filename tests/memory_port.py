@@ -99,6 +99,10 @@ class MemoryPort:
     def unblock(self) -> None:
         """The other side reads again."""
         self.blocked = False
+        self.let_through()
+
+    def let_through(self) -> None:
+        """The other side reads what is queued, and perhaps no more."""
         self._flush()
         self.queued = 0
         if self._listener and not self.closing:

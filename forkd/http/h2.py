@@ -325,8 +325,8 @@ class H2Connection:
         if self.http2.error is not None:
             log.debug("%s: %s", self._info.peer, self.http2.error)
             self._close()
-        elif self._is_leaving and not self._ports:
-            self._close()
+        elif self._is_leaving and not self._ports and not self.http2.out:
+            self._close()  # else whoever was drained has ended by now, and its end goes out first
 
     def _end_stuck(self) -> None:
         """Answers that wait for credit: none can come any more."""
@@ -339,14 +339,11 @@ class H2Connection:
         room = HIGH_WATER - self._port.queued - len(self.http2.out)
         ready = sorted(self._queued, key=_turn)
         while room > 0 and ready:
-            port, urgency = ready[0], ready[0].stream.priority.urgency
-            if port.stream.priority.incremental:
-                rivals = [one for one in ready if one.stream.priority.urgency == urgency]
-                del ready[: len(rivals)]
-                room -= self._share(rivals, room)
-            else:
-                room -= port.fill(room)
-                del ready[0]
+            first, *rest = ready
+            sharing = first.stream.priority._replace(incremental=True)
+            rivals = [first, *(one for one in rest if one.stream.priority == sharing)]
+            ready = [one for one in rest if one.stream.priority != sharing]
+            room -= self._share(rivals, room)
         self._has_more = room <= 0
         empty = [port for port in self._queued if not port.queued]
         for port in empty:
@@ -370,8 +367,9 @@ class H2Connection:
 
 
 def _turn(port: StreamPort) -> tuple[int, bool, int]:
-    """Urgent before the rest; of one urgency whole responses first, in the order of the requests;
-    then those that share, in the order of their turns (sorting is stable)."""
+    """Urgent before the rest; of one urgency whole responses first, in the order of the requests,
+    each together with all that share: or a tunnel would be silent until the last of them; then
+    those that share, in the order of their turns (sorting is stable)."""
     urgency, incremental = port.stream.priority
     return urgency, incremental, 0 if incremental else port.stream.id
 

@@ -88,6 +88,8 @@ class QuietH2:
         sizes = encoder.table_size_changes
         if sizes:  # of all since the last head: the smallest and the last (RFC 7541 section 4.2)
             sizes[:] = dict.fromkeys((min(sizes), sizes[-1]))
+            # A size said twice would take back that there is one to be told.
+            encoder.header_table.resized = True
         return answer
 
     @property

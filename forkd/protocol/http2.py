@@ -145,7 +145,8 @@ class Http2(Sender):
 
     def _fail(self, broken: ConnectionBroken) -> None:
         self.error = broken
-        self.out += goaway(self.highest, broken.code)
+        last = self.highest if self._last is None else self._last  # section 6.8: it never grows
+        self.out += goaway(last, broken.code)
 
     def _frame(self, kind: int, flags: int, number: int, payload: Buffer, size: int) -> None:
         try:
@@ -225,7 +226,7 @@ class Http2(Sender):
             self._ended(stream)
 
     def _receive_late_data(self, number: int) -> None:
-        if number > self.highest:
+        if number > self.highest or not number & 1:
             raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR, f"DATA on idle stream {number}")
         if not self._over.get(number, self._last is not None):
             raise StreamBroken(ErrorCode.STREAM_CLOSED, "DATA behind the end")
@@ -422,8 +423,12 @@ class Http2(Sender):
         priority = parse_priority(str(payload[4:], "latin-1"))
         if number in self.streams:
             self.streams[number].priority = priority
-        elif number > self.highest and len(self._early_priorities) < self._max_streams:
-            self._early_priorities[number] = priority
+        elif number > self.highest:
+            early = self._early_priorities
+            for passed in [one for one in early if one < self.highest]:  # never served
+                del early[passed]
+            if len(early) < self._max_streams:
+                early[number] = priority
 
 
 def _name(code: int) -> str:

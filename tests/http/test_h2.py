@@ -12,6 +12,7 @@ from h2_frames import (
     CONNECT,
     DATA,
     GET,
+    GOAWAY,
     PING,
     POST,
     PREFACE,
@@ -262,6 +263,26 @@ def test_incremental_answers_take_turns(connect: Any) -> None:
 # -- tunnels ------------------------------------------------------------------------------------
 
 
+def test_a_tunnel_is_heard_beside_whole_answers(connect: Any) -> None:
+    """Of its urgency: each of them would fill the socket until the last is over."""
+    tunnels, size = Tunnels(), 4 * COPY_PIECE
+    answer = sends(size)
+
+    def handler(exchange: Exchange) -> None:
+        (tunnels if exchange.request.method == "CONNECT" else answer)(exchange)
+
+    client = connect(handler)
+    begin = BEGIN + settings(window=1 << 30) + window(0, 1 << 30)
+    seen = Seen().feed(client.send(begin + headers(1, CONNECT, ended=False)))
+    client.port.blocked = True
+    client.send(b"".join(map(headers, (3, 5, 7))))
+    client.do(tunnels.ports[0].write, b"hello")
+    while 1 not in seen.body:
+        client.do(client.port.let_through)
+        seen.feed(client.port.take())
+    assert sum(len(body) for stream, body in seen.body.items() if stream > 1) <= size
+
+
 def test_a_tunnel_is_credited_as_it_is_taken(connect: Any) -> None:
     tunnels = Tunnels()
     client = connect(tunnels)
@@ -386,6 +407,33 @@ def test_a_drain_takes_what_is_on_its_way(connect: Any) -> None:
     for port in tunnels.ports:
         client.do(port.abort, "over")
     assert client.port.closing and client.is_over
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_the_last_answer_of_a_connection_has_its_end(connect: Any, who: str) -> None:
+    """It is drained and over in the turn that would close the connection."""
+    size = 200_000
+    client = connect(sends(size))
+    seen = Seen().feed(client.send(BEGIN + headers(1)))
+    if who == "client":
+        client.send(frame(GOAWAY, 0, 0, bytes(8)))
+    else:
+        client.do(client.service.drain)
+        seen.feed(client.port.take())
+        client.send(frame(PING, 1, 0, seen.pings[0]))
+    for _ in range(4):
+        seen.feed(client.send(window(0, 100_000) + window(1, 100_000)))
+    assert len(seen.body[1]) == size and seen.ended == {1}
+
+
+def test_an_error_after_a_drain_names_no_later_stream(connect: Any) -> None:
+    """RFC 9113 section 6.8: what a GOAWAY gave up stays so."""
+    client = connect(lambda exchange: exchange.read())
+    seen = Seen().feed(client.send(BEGIN + headers(1, POST, ended=False)))
+    client.do(client.service.drain)
+    seen.feed(client.port.take()).feed(client.send(frame(PING, 1, 0, seen.pings[0])))
+    seen.feed(client.send(headers(3) + frame(PING, 0, 1, bytes(8))))
+    assert seen.last == [2**31 - 1, 1, 1]
 
 
 def test_a_full_worker_serves_one_stream_of_a_connection(connect: Any) -> None:

@@ -353,6 +353,18 @@ def test_of_many_table_sizes_two_are_told() -> None:
     assert peer.look().fields == {1: {"x": "y"}}
 
 
+@pytest.mark.parametrize("told", [(100, 100), (4096, 100, 100), (100, 4096, 4096)])
+def test_a_table_size_may_be_said_twice(told: tuple[int, ...]) -> None:
+    """As the two SETTINGS of a client that comes from HTTP/1.1 do."""
+    peer = open_peer(headers(1), headers(3))
+    fields = [(f"name-{number}", "value") for number in range(8)]
+    peer.http2.respond(peer.all[1], 200, fields)
+    peer.feed(b"".join(settings(table=size) for size in told))
+    peer.look().decoder.max_allowed_table_size = told[-1]
+    peer.http2.respond(peer.all[3], 200, fields)
+    assert peer.look().fields[3] == dict(fields)
+
+
 def test_a_head_may_be_all() -> None:
     peer = open_peer(headers(1))
     peer.http2.respond(peer.all[1], 204, [], ended=True)
@@ -403,6 +415,26 @@ def test_a_priority_may_come_before_its_stream() -> None:
     assert peer.all[1].priority == Priority(6, False)
     peer.feed(frame(PRIORITY_UPDATE, 0, 0, (1).to_bytes(4) + b"u=1," * 4000 + b"i"))
     assert peer.all[1].priority == DEFAULT, "not worth its reading"
+
+
+def test_priorities_of_what_was_never_served_are_forgotten() -> None:
+    def update(number: int) -> bytes:
+        return frame(PRIORITY_UPDATE, 0, 0, number.to_bytes(4) + b"u=1")
+
+    peer = Peer(max_streams=2)
+    peer.feed(BEGIN + tunnel(1) + tunnel(3))
+    peer.feed(b"".join(update(number) + tunnel(number) for number in (5, 7, 9)))
+    assert set(peer.seen.rst) == {5, 7, 9}
+    peer.http2.reset(peer.all[1], ErrorCode.CANCEL)
+    peer.feed(update(11) + tunnel(11))
+    assert peer.all[11].priority.urgency == 1
+
+
+def test_data_on_an_even_stream_is_the_end() -> None:
+    """RFC 9113 section 5.1: nobody has opened it."""
+    peer = open_peer(tunnel(3))
+    peer.feed(frame(DATA, 0, 2, b"x"))
+    assert peer.seen.outcome == {"goaway": ["PROTOCOL_ERROR"]}
 
 
 def test_a_connection_that_was_http1() -> None:
