@@ -89,16 +89,29 @@ class FastCgi(ScriptConversation):
 
     def done(self, backend: Backend, reusable: bool) -> None:
         # A shared connection is not the request's to be kept or closed.
-        super().done(backend, reusable and not isinstance(backend.port, MuxPort))
+        is_shared = _hand_on(backend)
+        super().done(backend, reusable and not is_shared)
 
     def abort(self, backend: Backend, why: str) -> None:
         if self._parser is not None and self._parser.is_overloaded and backend.proc is not None:
             self.worker.balancer.avoid(backend.proc)
+        _hand_on(backend)
         super().abort(backend, why)
 
     def tunnel_codec(self) -> TunnelCodec:
         assert self._parser is not None
         return self._parser.tunnel_codec()
+
+
+def _hand_on(backend: Backend) -> bool:
+    """Whether the connection is shared: then the application may be at work on the request still,
+    which counts until it has ended it."""
+    port = backend.port
+    if not isinstance(port, MuxPort):
+        return False
+    if backend.lease is not None:
+        port.keep(backend.lease.detach())
+    return True
 
 
 class _Complaints:

@@ -17,6 +17,7 @@ from ..net.port import Port
 from ..protocol.fastcgi import ProtocolStatus
 from ..protocol.fastcgi_mux import Multiplexer
 from ..protocol.tunnel import Buffer
+from ..scoreboard import Lease
 from .mux_port import FILE_SIZE, MAX_IN_MEMORY, MuxPort
 from .spool import Spool
 
@@ -54,6 +55,8 @@ class MuxConnection:
         self._mux = Multiplexer()
         self._ports: dict[int, MuxPort] = {}
         """By number: requests that are wanted and not over."""
+        self._leases: dict[int, Lease] = {}
+        """By number: what counts requests that their owners have done with."""
         self._is_open = True
         """May take another request."""
         self._has_served = False
@@ -68,11 +71,6 @@ class MuxConnection:
     def requests(self) -> int:
         """Those that the application may still work at."""
         return len(self._mux)
-
-    @property
-    def unwanted(self) -> int:
-        """Those of them that nobody waits for any more."""
-        return len(self._mux) - len(self._ports)
 
     @property
     def is_congested(self) -> bool:
@@ -110,6 +108,7 @@ class MuxConnection:
             self._fail(str(error))
             return
         over = before - len(self._mux)
+        self._settle()
         # What a request makes of its records may begin another one, with a number that is free.
         found = [(self._ports[arrival.request_id], arrival) for arrival in arrivals]
         for port, arrival in found:
@@ -129,6 +128,7 @@ class MuxConnection:
     def on_eof(self) -> None:
         self.retire()
         self._has_ended = True
+        self._settle()
         for port in list(self._ports.values()):
             port.end()
         self._rest()
@@ -137,6 +137,7 @@ class MuxConnection:
         self._has_ended = True  # what waits goes nowhere, so it may be asked of another one
         self.retire()
         self._wake()
+        self._settle()
         for port in list(self._ports.values()):
             port.lose(why or "closed")
 
@@ -189,13 +190,28 @@ class MuxConnection:
     def left(self, port: MuxPort) -> None:
         del self._ports[port.number]
         self._mux.abandon(port.number)
+        self._settle()
         self._flush()
         self.go_on()
         self._owner.has_room()
         self._rest()
 
+    def keep(self, port: MuxPort, lease: Lease) -> None:
+        # The number of one that has left may be another's by now.
+        if self._ports.get(port.number) is port and port.number not in self._leases:
+            self._leases[port.number] = lease
+            self._settle()
+        else:
+            lease.release()
+
+    def _settle(self) -> None:
+        """What is over, or never will be, counts no more."""
+        for number in tuple(self._leases):
+            if self._has_ended or number not in self._mux:
+                self._leases.pop(number).release()
+
     def hold_up(self, port: MuxPort) -> None:
-        if len(self._ports) == 1:
+        if len(self._mux) == 1:
             self._is_held_up = True
             self._port.pause()
 

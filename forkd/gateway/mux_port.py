@@ -16,6 +16,7 @@ from gevent import get_hub
 from ..errors import ForkdError
 from ..net.port import HIGH_WATER, Listener, Nobody
 from ..protocol.tunnel import Buffer
+from ..scoreboard import Lease
 from .spool import Spool
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ class Carrier(Protocol):
 
     def left(self, port: MuxPort) -> None:
         """*port* is closed before the end of its request: nobody wants that any more."""
+
+    def keep(self, port: MuxPort, lease: Lease) -> None:
+        """*lease* counts the request until the application has ended it."""
 
     def hold_up(self, port: MuxPort) -> None:
         """Much is held for *port*: read no more, if nobody else would notice."""
@@ -78,6 +82,10 @@ class MuxPort:
         self._linger = 0.0
         self._timer: Any = None
         self._why: str | None = None  # why it is closed
+
+    def keep(self, lease: Lease) -> None:
+        """Let *lease* count the request until the application has ended it."""
+        self._carrier.keep(self, lease)
 
     @property
     def queued(self) -> int:

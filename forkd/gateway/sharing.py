@@ -152,13 +152,10 @@ class Application:
 
     @property
     def _is_full(self) -> bool:
-        """Whether it has as many requests as it takes: those of all workers, and those of ours that
-        nobody wants but that it has not ended."""
+        """Whether it has as many requests as it takes: those of all workers, and among them those
+        that nobody wants but that it has not ended."""
         limit = self._capability.max_requests if self._capability is not None else NO_LIMIT
-        if limit == NO_LIMIT:
-            return False
-        unwanted = sum(connection.unwanted for connection in self._connections)
-        return self._board.load(self._proc) + unwanted >= limit
+        return limit != NO_LIMIT and self._board.load(self._proc) >= limit
 
     @property
     def _may_connect(self) -> bool:

@@ -129,6 +129,10 @@ class Multiplexer:
         """Requests that the application may still work at, wanted or not."""
         return len(self._requests)
 
+    def __contains__(self, number: int) -> bool:
+        """Whether the application may still work at request *number*."""
+        return number in self._requests
+
     def begin(self) -> int:
         """The number of a new request: the lowest that is free."""
         if self._free:

@@ -215,6 +215,19 @@ def test_no_more_requests_than_the_application_takes(start: Start) -> None:
     leave(second)
 
 
+def test_what_is_aborted_counts_until_the_application_ends_it(start: Start) -> None:
+    server = start(HABIT="deaf")
+
+    def load() -> int:
+        (backend,) = server.status()["backends"]
+        return int(backend["load"])
+
+    leave(quiet(server))
+    wait_for(lambda: diary(server, "abort"), what="the application is told")
+    assert load() == 1
+    wait_for(lambda: not load(), what="the connection is given up")
+
+
 def test_of_too_few_connections_no_worker_takes_all(start: Start) -> None:
     server = start(workers=2, CONNECTIONS=1)
     assert place(server.get("/env"))[1] == "1"

@@ -15,7 +15,7 @@ from forkd.address import Address
 from forkd.config.backend import BackendSpec, Proc
 from forkd.config.model import ServerSettings
 from forkd.gateway import sharing
-from forkd.gateway.mux_port import MuxPort
+from forkd.gateway.mux_port import MAX_IN_MEMORY, MuxPort
 from forkd.gateway.sharing import SharedConnections
 from forkd.protocol.fastcgi import (
     ProtocolStatus,
@@ -23,6 +23,7 @@ from forkd.protocol.fastcgi import (
     encode_end,
     encode_pairs,
     encode_record,
+    encode_stream,
 )
 from forkd.protocol.fastcgi_mux import encode_question
 from forkd.scoreboard import ProcState
@@ -253,16 +254,67 @@ def test_the_application_takes_so_many_requests_of_all_workers() -> None:
     assert waiting.get() is not None
 
 
+class Counted:
+    """The lease of a request, as far as its board tells."""
+
+    def __init__(self, board: Board) -> None:
+        self.board, self.is_held = board, True
+        board.leased += 1
+
+    def release(self) -> None:
+        self.board.leased -= self.is_held
+        self.is_held = False
+
+
+def left(app: Application, port: MuxPort | None) -> None:
+    """Its client leaves."""
+    assert port is not None
+    lease: Any = Counted(app.board)
+    port.keep(lease)
+    port.abort("client left")
+
+
 def test_requests_that_nobody_wants_count_until_their_end() -> None:
     app = Application()
     app.says = answer("1", "1")
     port = app.open()
     assert port is not None
     port.write(encode_record(RecordType.BEGIN_REQUEST, 1, bytes(8)))
-    port.abort("client left")
+    left(app, port)
     with pytest.raises(TimeoutError):
         app.open(0.1)
     end(app, port)
+    assert app.board.leased == 0 and app.open() is not None
+
+
+def test_requests_that_never_end_count_no_more() -> None:
+    app = Application()
+    left(app, app.open())
+    assert app.board.leased == 0, "the application has not heard of it"
+    for lose in (MemoryPort.receive_eof, lambda socket: socket.abort("lost")):
+        port = app.open()
+        assert port is not None
+        port.write(encode_record(RecordType.BEGIN_REQUEST, port.number, bytes(8)))
+        left(app, port)
+        assert app.board.leased == 1
+        lose(app.sockets[-1])
+        assert app.board.leased == 0
+        left(app, port)
+        assert app.board.leased == 0, "it is too late to keep it"
+
+
+def test_a_stalled_client_is_no_reason_to_miss_the_end_of_others() -> None:
+    app = Application()
+    app.says = answer("1", "2")
+    gone, stalled = app.open(), app.open()
+    assert gone is not None and stalled is not None
+    gone.write(encode_record(RecordType.BEGIN_REQUEST, gone.number, bytes(8)))
+    app.board.leased = 1
+    left(app, gone)
+    stalled.pause()
+    flood = encode_stream(RecordType.STDOUT, stalled.number, bytes(MAX_IN_MEMORY + 1))
+    app.sockets[0].receive(flood)
+    end(app, gone)
     assert app.open() is not None
 
 

@@ -11,6 +11,7 @@
     cant      says that it multiplexes, and refuses a second request at a time
     full      says that it multiplexes, and is overloaded
     broken    says that it multiplexes, and answers /break with what is no record
+    deaf      says that it multiplexes, and never ends what was aborted
 
 ``REQUESTS`` and ``CONNECTIONS`` are the limits that it tells.
 """
@@ -71,6 +72,8 @@ class Request(sample.Request):  # type: ignore[misc]
     def take(self, kind: int, content: bytes) -> None:
         if kind == sample.ABORT_REQUEST:
             note(f"abort {self.number}")
+            if HABIT == "deaf":
+                return
             self.is_quiet = False
         super().take(kind, content)
 
