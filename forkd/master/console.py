@@ -42,11 +42,9 @@ class Console:
 
     @classmethod
     def open(cls, path: str, loop: Loop, handle: Handle) -> Console:
-        """Listen at *path*, in place of whatever socket is there.  Raises OSError.
-
-        The caller holds the lock of the pid file: a socket there is a dead server's.
-        """
-        place = listen.UnixSocket(path, BACKLOG, MODE)
+        """Listen at *path*, in place of a dead server's socket.  Raises OSError, EADDRINUSE when
+        somebody listens there: the lock of a pid file that was removed keeps nobody out."""
+        place = listen.bind_unix(path, BACKLOG, MODE)
         place.publish()
         return cls(place, loop, handle)
 

@@ -1,7 +1,7 @@
 """Upgrade in place: the program on disk takes the place of this one, in the same process.
 
-It is tried first; then, when no reload is under way, executed.  From there on it is the next
-program's business: it goes on with what this one has left, reloads, and tells whoever has asked.
+When no reload is under way, it is tried and then executed.  From there on it is the next program's
+business: it goes on with what this one has left, reloads, and tells whoever has asked.
 """
 
 from __future__ import annotations
@@ -57,9 +57,8 @@ class Upgrades:
         self._asked.append(on_refusal)
         if len(self._asked) > 1:
             return
-        log.info("upgrade: tries the program on disk")
         self._herald.reloading()
-        self._refused_if_failing(self._try)
+        self._try_if_idle()
 
     def cancel(self, why: StartError) -> None:
         """The server stops."""
@@ -78,6 +77,17 @@ class Upgrades:
             log.exception("upgrade: a defect")
             self._refuse(StartError("a defect; the error log has it"))
 
+    def _try_when_idle(self) -> None:
+        # In a turn of its own: who calls us here has not finished what he does.
+        self._reloads.when_idle(lambda: self._loop.call_later(0, self._try_if_idle))
+
+    def _try_if_idle(self) -> None:
+        if not self._reloads.is_idle:
+            self._try_when_idle()
+        elif self._asked:  # else it was cancelled
+            log.info("upgrade: tries the program on disk")
+            self._refused_if_failing(self._try)
+
     def _try(self) -> None:
         command = self._options.command
         if command is None:
@@ -93,15 +103,11 @@ class Upgrades:
         if error is not None:
             self._refuse(error)
         else:
-            self._go_over_when_idle()
-
-    def _go_over_when_idle(self) -> None:
-        # In a turn of its own: who calls us here has not finished what he does.
-        self._reloads.when_idle(lambda: self._loop.call_later(0, self._go_over))
+            self._loop.call_later(0, self._go_over)
 
     def _go_over(self) -> None:
         if not self._reloads.is_idle:
-            self._go_over_when_idle()
+            self._try_when_idle()  # behind the reload there may be another program on disk
         elif self._asked:  # else it was cancelled
             self._refused_if_failing(self._execute)
 

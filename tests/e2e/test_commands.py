@@ -69,6 +69,16 @@ def test_root_serves_nobody(forkd: Forkd) -> None:
     assert not server.pid_file.exists()
 
 
+def test_a_start_without_the_pid_file_leaves_the_control_socket_alone(forkd: Forkd) -> None:
+    server = forkd.start(CONFIG, files=FILES)
+    assert server.process is not None
+    server.pid_file.unlink()
+    second = forkd.run("start", "-f", str(server.config))
+    assert second.returncode == 1
+    assert f"control socket {server.control_socket}: somebody listens there" in second.stderr
+    assert server.status()["pid"] == server.process.pid
+
+
 def test_a_full_disk_for_the_pid_file(forkd: Forkd) -> None:
     server = forkd.prepare('server.pid-file = "@DIR@/full/x.pid"\n')
     (forkd.directory / "full").mkdir()

@@ -226,30 +226,40 @@ def test_what_does_not_pass_is_not_executed(bench: Bench) -> None:
     assert bench.told == ["reloading", "reloaded", "a: no"]
 
 
+def roll_out(bench: Bench, number: int) -> None:
+    bench.loads[number]("config")
+    bench.rollouts[number](None)
+    bench.turn()
+
+
 def test_it_waits_for_a_reload(bench: Bench) -> None:
     bench.reloads.request(lambda error: bench.told.append("served"))
     bench.ask("a")
-    bench.trials[0].judge(None)
     bench.turn()
     bench.reloads.request(lambda error: bench.told.append("served again"))
-    bench.loads[0]("config")
-    bench.rollouts[0](None)
-    bench.turn()
-    assert (bench.executed, bench.told) == (0, ["reloading", "served"])
-    bench.loads[1]("config")
-    bench.rollouts[1](None)
+    roll_out(bench, 0)
+    assert (bench.trials, bench.told) == ([], ["reloading", "served"])
+    roll_out(bench, 1)
+    (trial,) = bench.trials
+    trial.judge(None)
     bench.turn()
     assert bench.executed == 1
 
 
-def test_a_reload_that_comes_first_after_all(bench: Bench) -> None:
+@pytest.mark.parametrize("at_last", [False, True])
+def test_behind_a_reload_it_is_tried_again(bench: Bench, at_last: bool) -> None:
+    """By then the program on disk may be another."""
     bench.ask("a")
-    bench.trials[0].judge(None)
-    bench.reloads.request(lambda error: None)  # in the same turn of the loop
+    if at_last:
+        bench.trials[0].judge(None)
+    bench.reloads.request(lambda error: None)
+    if not at_last:
+        bench.trials[0].judge(None)
     bench.turn()
+    roll_out(bench, 0)
     assert bench.executed == 0
-    bench.loads[0]("config")
-    bench.rollouts[0](None)
+    _, trial = bench.trials
+    trial.judge(None)
     bench.turn()
     assert bench.executed == 1
 
