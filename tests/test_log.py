@@ -257,7 +257,7 @@ def test_what_cannot_be_opened_is_said_and_nothing_stays_open(
     with pytest.raises(StartError, match=f"{re.escape(name)}: .*{reason}") as caught:
         LogFiles(plan(tmp_path, others=(str(tmp_path / "a.log"), f"{tmp_path}/{name}")))
     assert caught.value.exit_code == 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_an_unknown_facility_is_a_fault_of_the_configuration(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_closed_board_leaks_nothing() -> None:
     maps = Path("/proc/self/maps").read_text().count("forkd-board")
     for _ in range(10):
         Board.create(1, 5, PROCS).close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert Path("/proc/self/maps").read_text().count("forkd-board") == maps
 
 
@@ -234,7 +234,7 @@ def test_a_board_that_cannot_be_mapped_leaks_nothing(monkeypatch: pytest.MonkeyP
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="Too many"):
         Board.create(1, 5, PROCS)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_master_row_is_no_worker(board: Board) -> None:

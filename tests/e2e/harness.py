@@ -21,8 +21,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from random import randrange
+from random import sample
 from typing import Any, TypeVar
 
 import psutil
@@ -68,9 +69,16 @@ def wait_for(
         pause = min(pause * 1.5, 0.1)
 
 
+LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+"""Tests that run beside each other have ports of their own."""
+
+_PORTS = cycle(sample(range(20_000 + 1500 * LANE, 21_500 + 1500 * LANE), 1500))
+
+
 def free_port() -> int:
-    """A TCP port nobody holds, outside the range from which clients get theirs."""
-    return next(port for _ in range(200) if is_free(port := randrange(20_000, 32_000)))
+    """A TCP port that nobody holds and no other test is about to, outside the range from which
+    clients get theirs."""
+    return next(port for port in islice(_PORTS, 1500) if is_free(port))
 
 
 def is_free(port: int) -> bool:

@@ -12,11 +12,10 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import randrange
 from typing import Any, TypeVar
 
 import pytest
-from e2e.harness import is_free
+from e2e.harness import free_port, is_free
 
 from forkd import record
 from forkd.address import Address
@@ -308,6 +307,4 @@ def _client_of(address: Address) -> socket.socket:
 
 def _two_free_ports() -> int:
     """The first of two: one for each proc."""
-    return next(
-        port for _ in range(200) if is_free(port := randrange(20_000, 32_000)) and is_free(port + 1)
-    )
+    return next(port for _ in range(200) if is_free((port := free_port()) + 1))
