@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 import gevent
@@ -337,12 +339,9 @@ class H2Connection:
     def _fill(self) -> list[StreamPort]:
         """Give the queues their turns; those that have run empty."""
         room = HIGH_WATER - self._port.queued - len(self.http2.out)
-        ready = sorted(self._queued, key=_turn)
-        while room > 0 and ready:
-            first, *rest = ready
-            sharing = first.stream.priority._replace(incremental=True)
-            rivals = [first, *(one for one in rest if one.stream.priority == sharing)]
-            ready = [one for one in rest if one.stream.priority != sharing]
+        for rivals in _rounds(self._queued):
+            if room <= 0:
+                break
             room -= self._share(rivals, room)
         self._has_more = room <= 0
         empty = [port for port in self._queued if not port.queued]
@@ -366,11 +365,23 @@ class H2Connection:
         return used
 
 
-def _turn(port: StreamPort) -> tuple[int, bool, int]:
-    """Urgent before the rest; of one urgency whole responses first, in the order of the requests,
-    each together with all that share: or a tunnel would be silent until the last of them; then
-    those that share, in the order of their turns (sorting is stable)."""
-    urgency, incremental = port.stream.priority
-    return urgency, incremental, 0 if incremental else port.stream.id
+def _rounds(ports: Iterable[StreamPort]) -> Iterator[list[StreamPort]]:
+    """Who is to share at a time: urgent ones before the rest; of one urgency whole responses in the
+    order of the requests, the first together with all that share, or a tunnel would be silent until
+    the last of them.  Those keep the order of their turns (sorting is stable)."""
+    for _, group in groupby(sorted(ports, key=_urgency), key=_urgency):
+        sharing: list[StreamPort] = []
+        whole: list[StreamPort] = []
+        for port in group:
+            (sharing if port.stream.priority.incremental else whole).append(port)
+        whole.sort(key=lambda port: port.stream.id)
+        yield [*whole[:1], *sharing]
+        for port in whole[1:]:
+            yield [port]
+
+
+def _urgency(port: StreamPort) -> int:
+    return port.stream.priority.urgency
+
 
 
